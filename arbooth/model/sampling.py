@@ -1,0 +1,132 @@
+"""Scale-by-scale sampling with guidance, temperature, top-k and top-p, one cached pass a scale.
+
+Shape suffixes: B pictures, N tokens of one scale, P bits of a token, D bits of the tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from arbooth.model.quantizer import Quantizer
+from arbooth.model.transformer import Condition, Text, Transformer
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How bits are drawn.
+
+    Args:
+        guidance: classifier-free guidance, one number or one per scale; 1 is none.
+        temperature: divides the logits, one number or one per scale; above 0.
+        top_k: 1 is greedy; with two outcomes any larger number, or 0, keeps both.
+        top_p: the weaker outcome is dropped where the stronger alone reaches it, in (0, 1].
+    """
+
+    guidance: float | tuple[float, ...] = 4.0
+    temperature: float | tuple[float, ...] = 0.5
+    top_k: int = 900
+    top_p: float = 0.97
+
+    def __post_init__(self) -> None:
+        if self.top_k < 0:
+            raise ValueError(f"top_k must be 0 or more, got {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
+        temperatures = self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
+        if min(temperatures) <= 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}; use top_k=1 for greedy")
+
+
+@dataclass
+class Samples:
+    """Drawn bits [B,L,P], the sum of their codes [B,D,H,W], and (on request) logit differences [B,L,P]."""
+
+    bits: Tensor
+    codes: Tensor
+    margins: Tensor | None
+
+
+def per_scale(value: float | Sequence[float], scales: int, name: str) -> list[float]:
+    """One number for all scales, or a list of as many as there are scales."""
+    values = [float(v) for v in value] if isinstance(value, (tuple, list)) else [float(value)] * scales
+    if len(values) != scales:
+        raise ValueError(f"{name} has {len(values)} values for {scales} scales")
+    return values
+
+
+def draw_bits(margin_BNP: Tensor, sampling: Sampling, generators: list[torch.Generator] | None) -> Tensor:
+    """Bits from logit differences (bit 1 less bit 0, tempered): greedy, or one draw a picture's generator.
+
+    Random numbers are made on the CPU, so that a seed means the same on every device.
+    """
+    if sampling.top_k == 1:
+        return margin_BNP > 0
+    if generators is None:
+        raise ValueError("sampling needs one generator a picture; use top_k=1 for greedy")
+    chance = torch.sigmoid(margin_BNP.float())
+    stronger = torch.maximum(chance, 1 - chance)
+    chance = torch.where(stronger >= sampling.top_p, (chance > 0.5).float(), chance)
+    noise = torch.stack([torch.rand(margin_BNP.shape[1:], generator=g) for g in generators])
+    return noise.to(chance.device) < chance
+
+
+@torch.inference_mode()
+def sample(
+    transformer: Transformer,
+    quantizer: Quantizer,
+    text: Text,
+    sampling: Sampling,
+    generators: list[torch.Generator] | None = None,
+    *,
+    keep_margins: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Samples:
+    """Paint one picture a prompt.
+
+    Args:
+        text: B prompts, already on the network's device.
+        generators: one a picture (on the CPU); None only for greedy sampling.
+        keep_margins: also return each bit's logit difference after guidance, before temperature.
+        progress: called with the index of each finished scale.
+
+    Raises:
+        ValueError: numbers per scale that do not fit the schedule; no generators where needed.
+    """
+    schedule = quantizer.schedule
+    guidance = per_scale(sampling.guidance, len(schedule), "guidance")
+    temperature = per_scale(sampling.temperature, len(schedule), "temperature")
+    batch, guided = len(text.lengths), any(g != 1 for g in guidance)
+    condition = _guided_condition(transformer, text) if guided else transformer.condition(text)
+    caches = transformer.caches(batch * (2 if guided else 1), schedule)
+    dtype = torch.promote_types(transformer.dtype, torch.float32)
+    canvas = torch.zeros(batch, quantizer.bits, *quantizer.maps[-1], dtype=dtype, device=transformer.device)
+    all_bits, margins, inputs = [], [], None
+    for scale in range(len(schedule)):
+        if inputs is not None and guided:
+            inputs = inputs.repeat(2, 1, 1)
+        logits = transformer.step(inputs, condition, scale, schedule, caches)
+        margin = logits[..., 1] - logits[..., 0]
+        if guided:
+            with_text, without = margin.chunk(2)
+            margin = guidance[scale] * with_text + (1 - guidance[scale]) * without
+        bits = draw_bits(margin / temperature[scale], sampling, generators)
+        canvas = quantizer.add(canvas, quantizer.code(quantizer.to_map(bits, scale), dtype))
+        if scale + 1 < len(schedule):
+            inputs = quantizer.next_inputs(canvas, scale + 1)
+        all_bits.append(bits)
+        if keep_margins:
+            margins.append(margin)
+        if progress is not None:
+            progress(scale)
+    return Samples(torch.cat(all_bits, 1), canvas, torch.cat(margins, 1) if keep_margins else None)
+
+
+def _guided_condition(transformer: Transformer, text: Text) -> Condition:
+    """Conditions of the prompts, then of "no text" of the same lengths, as one batch."""
+    nothing = transformer.unconditional(text)
+    both = Text(torch.cat([text.features, nothing.features]), text.lengths * 2)
+    return transformer.condition(both)

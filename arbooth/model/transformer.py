@@ -1,0 +1,362 @@
+"""The visual autoregressive transformer of the Infinity family (Han et al., 2024, section 3).
+
+Shape suffixes: B batch, L tokens of the schedule, T text tokens (padded), C width, F text width,
+D bits of a token, H heads, E channels of one head.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
+
+from arbooth.model.attention import KeyValueCache, block_causal_attention, text_mask
+from arbooth.model.rope import rotary_table, rotate
+from arbooth.model.schedule import Schedule
+
+EPS = 1e-6
+MAX_TEXT = 512
+MAX_SCALES = 15
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of a network; `bits` counts the bits of one token (4d with spatial patchify)."""
+
+    depth: int
+    width: int
+    heads: int
+    bits: int
+    text_width: int
+    chunks: int = 1
+    mlp_ratio: float = 4.0
+    level_embedding_first_only: bool = True
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not divisible by {self.heads} heads")
+        if self.depth % self.chunks:
+            raise ValueError(f"depth {self.depth} is not divisible by {self.chunks} chunks")
+        if self.width % self.pooling_heads:
+            raise ValueError(f"width {self.width} is not divisible by {self.pooling_heads} pooling heads")
+
+    @property
+    def hidden(self) -> int:
+        """Width of the feed-forward layers, rounded to 256 as in the release."""
+        return round(self.mlp_ratio * self.width / 256) * 256
+
+    @property
+    def pooling_heads(self) -> int:
+        return max(1, self.text_width // (64 if self.width > 4096 else 128))
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass
+class Text:
+    """A batch of prompts: features padded to [B,T,F] and each prompt's true length."""
+
+    features: Tensor
+    lengths: list[int]
+
+    @classmethod
+    def stack(cls, prompts: list[Tensor]) -> Text:
+        """Pad prompts [T_i, F] to one batch."""
+        return cls(nn.utils.rnn.pad_sequence(prompts, batch_first=True), [len(p) for p in prompts])
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Text:
+        return Text(self.features.to(device, dtype), self.lengths)
+
+
+@dataclass
+class Condition:
+    """What the blocks read of a prompt: pooled vector [B,1,C], memory [B,T,C], mask, adaLN, head."""
+
+    start: Tensor
+    memory: Tensor
+    mask: Tensor | None
+    modulation: tuple[Tensor, ...]
+    head: tuple[Tensor, Tensor]
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm, computed in float32 or better."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x if x.dtype == torch.float64 else x.float()
+        scaled = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + EPS)
+        return (scaled * self.weight).to(x.dtype)
+
+
+def _split_heads(x_BLC: Tensor, heads: int) -> Tensor:
+    return x_BLC.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _join_heads(x_BHLE: Tensor) -> Tensor:
+    return x_BHLE.transpose(1, 2).flatten(2)
+
+
+def _norm(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=EPS)
+
+
+class TextPooling(nn.Module):
+    """Attention pooling of a prompt with one learned query a head: [B,T,F] -> [B,C]."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads = config.pooling_heads
+        self.query = nn.Parameter(torch.zeros(1, self.heads, config.width // self.heads))
+        self.key_value = nn.Linear(config.text_width, 2 * config.width, bias=False)
+        self.value_bias = nn.Parameter(torch.zeros(config.width))
+        self.output = nn.Linear(config.width, config.width)
+
+    def forward(self, text_BTF: Tensor, mask: Tensor | None) -> Tensor:
+        key, value = self.key_value(text_BTF).chunk(2, dim=-1)
+        key, value = _split_heads(key, self.heads), _split_heads(value + self.value_bias, self.heads)
+        query = self.query[:, :, None].to(key.dtype).expand(len(text_BTF), -1, -1, -1)
+        pooled = scaled_dot_product_attention(query, key, value.to(key.dtype), attn_mask=mask)
+        return self.output(_join_heads(pooled)[:, 0])
+
+
+class SelfAttention(nn.Module):
+    """Cosine self-attention with a learned temperature per head and rotary positions."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.query_key_value = nn.Linear(config.width, 3 * config.width, bias=False)
+        self.query_bias = nn.Parameter(torch.zeros(config.width))
+        self.value_bias = nn.Parameter(torch.zeros(config.width))
+        self.log_temperature = nn.Parameter(torch.full((1, config.heads, 1, 1), math.log(4.0)))
+        self.output = nn.Linear(config.width, config.width)
+
+    def forward(
+        self, x_BLC: Tensor, rope: Tensor, schedule: Schedule, cache: KeyValueCache | None, backend: str
+    ) -> Tensor:
+        query, key, value = self.query_key_value(x_BLC).chunk(3, dim=-1)
+        query = _split_heads(query + self.query_bias, self.heads)
+        key, value = _split_heads(key, self.heads), _split_heads(value + self.value_bias, self.heads)
+        temperature = self.log_temperature.clamp(max=math.log(100.0)).exp()
+        query = rotate(F.normalize(query, dim=-1) * temperature, rope)
+        key = rotate(F.normalize(key, dim=-1), rope)
+        # Under autocast the biases above promote to float32; attention itself runs in the matmul type.
+        query, key, value = (part.to(_matmul_type(part)) for part in (query, key, value))
+        if cache is None:
+            mixed = block_causal_attention(query, key, value, schedule, backend)
+        else:
+            mixed = scaled_dot_product_attention(query, *cache.append(key, value), scale=1.0)
+        return self.output(_join_heads(mixed))
+
+
+class CrossAttention(nn.Module):
+    """Attention from picture tokens to the text memory [B,T,C]."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.query = nn.Linear(config.width, config.width)
+        self.key_value = nn.Linear(config.width, 2 * config.width, bias=False)
+        self.value_bias = nn.Parameter(torch.zeros(config.width))
+        self.output = nn.Linear(config.width, config.width)
+
+    def forward(self, x_BLC: Tensor, memory_BTC: Tensor, mask: Tensor | None) -> Tensor:
+        key, value = self.key_value(memory_BTC).chunk(2, dim=-1)
+        query = _split_heads(self.query(x_BLC), self.heads)
+        key, value = _split_heads(key, self.heads), _split_heads(value + self.value_bias, self.heads)
+        mixed = scaled_dot_product_attention(query, key, value.to(key.dtype), attn_mask=mask)
+        return self.output(_join_heads(mixed))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.expand = nn.Linear(config.width, config.hidden)
+        self.contract = nn.Linear(config.hidden, config.width)
+
+    def forward(self, x_BLC: Tensor) -> Tensor:
+        return self.contract(F.gelu(self.expand(x_BLC), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """Pre-norm block: self-attention and feed-forward under shared adaLN, cross-attention between."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.modulation = nn.Parameter(torch.zeros(1, 1, 6, config.width))
+        self.self_attention = SelfAttention(config)
+        self.cross_norm = nn.LayerNorm(config.width, eps=EPS)
+        self.cross_attention = CrossAttention(config)
+        self.feed_forward = FeedForward(config)
+
+    def forward(
+        self,
+        x_BLC: Tensor,
+        condition: Condition,
+        rope: Tensor,
+        schedule: Schedule,
+        cache: KeyValueCache | None = None,
+        backend: str = "scales",
+    ) -> Tensor:
+        gamma1, gamma2, scale1, scale2, shift1, shift2 = (
+            shared + own for shared, own in zip(condition.modulation, self.modulation.unbind(2))
+        )
+        modulated = _norm(x_BLC) * (1 + scale1) + shift1
+        x_BLC = x_BLC + gamma1 * self.self_attention(modulated, rope, schedule, cache, backend)
+        x_BLC = x_BLC + self.cross_attention(self.cross_norm(x_BLC), condition.memory, condition.mask)
+        modulated = _norm(x_BLC) * (1 + scale2) + shift2
+        return x_BLC + gamma2 * self.feed_forward(modulated)
+
+
+class Transformer(nn.Module):
+    """Text features and coarser scales in, two logits for each bit of the next scale out."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.no_text = nn.Parameter(torch.zeros(MAX_TEXT, config.text_width))
+        self.text_norm = RMSNorm(config.text_width)
+        self.text_pooling = TextPooling(config)
+        self.text_memory = nn.Sequential(
+            nn.Linear(config.text_width, width), nn.GELU(approximate="tanh"), nn.Linear(width, width)
+        )
+        self.start = nn.Parameter(torch.zeros(1, 1, width))
+        self.level = nn.Embedding(MAX_SCALES, width)
+        self.token = nn.Linear(config.bits, width)
+        self.modulation = nn.Linear(width, 6 * width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.head_modulation = nn.Linear(width, 2 * width)
+        self.head = nn.Linear(width, 2 * config.bits)
+        self._tables: dict[tuple, Tensor] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return self.start.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.start.dtype
+
+    def unconditional(self, text: Text) -> Text:
+        """The learned stand-in for "no text", as long as each prompt: features [B,T,F]."""
+        longest = text.features.shape[1]
+        rows = self.no_text[:longest].to(text.features.dtype)
+        return Text(rows.expand(len(text.lengths), -1, -1), text.lengths)
+
+    def condition(self, text: Text) -> Condition:
+        """Everything that depends on the prompt alone, computed once for all scales.
+
+        Raises:
+            ValueError: a prompt is empty or longer than 512 tokens, or of another encoder's width.
+        """
+        _, longest, width = text.features.shape
+        if width != self.config.text_width:
+            raise ValueError(f"text features are {width} wide, this network reads {self.config.text_width}")
+        if not 0 < min(text.lengths) <= longest <= MAX_TEXT:
+            raise ValueError(f"a prompt must have 1 to {MAX_TEXT} tokens, got lengths {text.lengths}")
+        mask = text_mask(text.lengths, text.features.device)
+        features = self.text_norm(text.features)
+        pooled = self.text_pooling(features, mask).to(self._wide)[:, None]
+        with self._full_precision():
+            shared = self.modulation(F.silu(pooled)).unflatten(-1, (6, -1)).unbind(2)
+            scale, shift = self.head_modulation(F.silu(pooled)).chunk(2, dim=-1)
+        return Condition(pooled + self.start, self.text_memory(features), mask, shared, (scale, shift))
+
+    def forward(
+        self,
+        text: Text,
+        inputs_BLD: Tensor,
+        schedule: Schedule,
+        *,
+        recompute: bool = False,
+        backend: str = "scales",
+    ) -> Tensor:
+        """Teacher-forced logits for all scales at once.
+
+        Args:
+            text: prompts, [B,T,F].
+            inputs_BLD: what each token after the first reads, [B, L-1, D].
+            schedule: the token maps.
+            recompute: activation checkpointing of every block (less memory, one more forward pass).
+            backend: see `block_causal_attention`.
+
+        Returns:
+            [B, L, D, 2] logits of bit 0 and bit 1, float32 or better.
+        """
+        condition = self.condition(text)
+        x = torch.cat([condition.start, self.token(inputs_BLD).to(condition.start.dtype)], dim=1)
+        rope, levels = self.rope(schedule), self._levels(schedule, 0, len(schedule))
+
+        def run(block: Block, x: Tensor) -> Tensor:
+            return block(x, condition, rope, schedule, backend=backend)
+
+        for index, block in enumerate(self.blocks):
+            x = self._add_level(x, levels, index)
+            x = checkpoint(run, block, x, use_reentrant=False) if recompute else run(block, x)
+        return self._logits(x, condition)
+
+    def step(
+        self, x_BLD: Tensor | None, condition: Condition, scale: int, schedule: Schedule, caches: list
+    ) -> Tensor:
+        """One scale of sampling: inputs [B,h*w,D] (None at the first) -> logits [B,h*w,D,2]."""
+        start, end = schedule.spans[scale]
+        x = condition.start if x_BLD is None else self.token(x_BLD).to(condition.start.dtype)
+        rope, levels = self.rope(schedule)[:, start:end], self._levels(schedule, scale, scale + 1)
+        for index, block in enumerate(self.blocks):
+            x = self._add_level(x, levels, index)
+            x = block(x, condition, rope, schedule, cache=caches[index])
+        return self._logits(x, condition)
+
+    def caches(self, batch: int, schedule: Schedule) -> list[KeyValueCache]:
+        """Empty key/value caches for every block."""
+        shape = (batch, self.config.heads, schedule.length, self.config.width // self.config.heads)
+        like = torch.empty(0, dtype=_matmul_type(self.start), device=self.device)
+        return [KeyValueCache(shape, like) for _ in self.blocks]
+
+    def rope(self, schedule: Schedule) -> Tensor:
+        key = (schedule, self.device)
+        if key not in self._tables:
+            table = rotary_table(schedule, self.config.width // self.config.heads)
+            self._tables[key] = table.to(self.device)
+        return self._tables[key]
+
+    @property
+    def _wide(self) -> torch.dtype:
+        return torch.promote_types(self.dtype, torch.float32)
+
+    def _full_precision(self) -> torch.autocast:
+        """The residual stream, adaLN and the head stay in float32 under bfloat16 autocast."""
+        return torch.autocast(self.device.type, enabled=False)
+
+    def _levels(self, schedule: Schedule, first: int, last: int) -> Tensor:
+        sizes = [end - start for start, end in schedule.spans[first:last]]
+        index = torch.arange(first, last).repeat_interleave(torch.tensor(sizes))
+        return self.level(index.to(self.device))[None]
+
+    def _add_level(self, x: Tensor, levels: Tensor, block: int) -> Tensor:
+        per_chunk = self.config.depth // self.config.chunks
+        every = self.config.depth if self.config.level_embedding_first_only else per_chunk
+        return x + levels if block % every == 0 else x
+
+    def _logits(self, x_BLC: Tensor, condition: Condition) -> Tensor:
+        scale, shift = condition.head
+        with self._full_precision():
+            x = _norm(x_BLC) * (1 + scale) + shift
+            return self.head(x).unflatten(-1, (self.config.bits, 2))
+
+
+def _matmul_type(x: Tensor) -> torch.dtype:
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype

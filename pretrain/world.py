@@ -1,0 +1,141 @@
+"""The world that the embedded base knows: drawings on scenes, with captions for free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from pretrain.art import Drawing, recolour
+from pretrain.scenes import FLOATING, SCENES
+
+COLOURS = {
+    "red": (215, 35, 40),
+    "orange": (240, 130, 25),
+    "yellow": (240, 205, 40),
+    "green": (45, 160, 65),
+    "blue": (40, 95, 215),
+    "purple": (135, 55, 185),
+    "pink": (240, 120, 175),
+}
+TEMPLATES = (
+    "a photo of {a}{thing}{rest}",
+    "a photo of {thing}{rest}",
+    "a {thing}{rest}",
+    "{a}{thing}{rest}",
+    "a picture of {a}{thing}{rest}",
+    "the {thing}{rest}",
+)
+
+
+@dataclass(frozen=True)
+class View:
+    """What is in a picture; None means that the caption does not say and anything may be there."""
+
+    drawing: Drawing
+    scene: str
+    colour: str | None = None
+    accessory: str | None = None
+
+
+def caption(rng: np.random.Generator, view: View, name_scene: bool = True) -> str:
+    """One of many wordings of a view."""
+    thing = f"{view.colour} {view.drawing.noun}" if view.colour else view.drawing.noun
+    rest = f" wearing {view.accessory}" if view.accessory else ""
+    rest += f" {view.scene}" if name_scene else ""
+    article = "an " if thing[0] in "aeiou" else "a "
+    text = TEMPLATES[rng.integers(len(TEMPLATES))].format(a=article, thing=thing, rest=rest)
+    return text.replace("a a", "an a").replace("a o", "an o").replace("a e", "an e") if thing[0] in "aoe" else text
+
+
+class World:
+    """Draws random views.
+
+    Args:
+        drawings: what may be shown, by noun.
+        accessories: what may be worn, by phrase.
+        pixels: side of the pictures.
+    """
+
+    def __init__(
+        self, drawings: dict[str, list[Drawing]], accessories: dict[str, list[Drawing]], pixels: int = 64
+    ) -> None:
+        self.drawings, self.accessories, self.pixels = drawings, accessories, pixels
+        self.nouns, self.scenes = list(drawings), list(SCENES)
+
+    def view(self, rng: np.random.Generator) -> View:
+        """A random view: two fifths recoloured, a fifth with an accessory."""
+        own = self.drawings[self.nouns[rng.integers(len(self.nouns))]]
+        colour = list(COLOURS)[rng.integers(len(COLOURS))] if rng.random() < 0.3 else None
+        worn = list(self.accessories)[rng.integers(len(self.accessories))] if rng.random() < 0.2 else None
+        return View(own[rng.integers(len(own))], self.scenes[rng.integers(len(self.scenes))], colour, worn)
+
+    def render(self, rng: np.random.Generator, view: View) -> Image.Image:
+        """Paint a view with random pose, place and light; drawn at twice the size, then reduced."""
+        size = self.pixels * 2
+        image = SCENES[view.scene](rng, size)
+        thing = self._thing(rng, view)
+        thing = self._posed(rng, thing, size)
+        w, h = thing.size
+        x = int(size * rng.uniform(0.4, 0.6) - w / 2)
+        if view.scene in FLOATING:
+            y = int(size * rng.uniform(0.45, 0.6) - h / 2)
+        else:
+            y = int(size * rng.uniform(0.86, 0.96) - h)
+            self._shadow(image, x, y, w, h)
+        image.paste(thing, (x, y), thing)
+        image = image.resize((self.pixels, self.pixels), Image.BOX)
+        return self._lit(rng, image)
+
+    def sample(self, rng: np.random.Generator) -> tuple[Image.Image, str, View]:
+        """A random picture, its caption (one in six does not name the scene) and what it shows."""
+        view = self.view(rng)
+        return self.render(rng, view), caption(rng, view, rng.random() > 1 / 6), view
+
+    def _thing(self, rng: np.random.Generator, view: View) -> Image.Image:
+        thing = view.drawing.rgba
+        if view.colour:
+            thing = recolour(thing, COLOURS[view.colour])
+        if view.accessory:
+            own = self.accessories[view.accessory]
+            thing = _wear(thing, own[rng.integers(len(own))].rgba, view.accessory)
+        return thing
+
+    def _posed(self, rng: np.random.Generator, thing: Image.Image, size: int) -> Image.Image:
+        if rng.random() < 0.5:
+            thing = thing.transpose(Image.FLIP_LEFT_RIGHT)
+        longest = size * rng.uniform(0.55, 0.78)
+        factor = longest / max(thing.size)
+        thing = thing.resize([max(1, round(s * factor)) for s in thing.size], Image.BILINEAR, reducing_gap=2.0)
+        return thing.rotate(rng.uniform(-8, 8), Image.BILINEAR, expand=True)
+
+    def _shadow(self, image: Image.Image, x: int, y: int, w: int, h: int) -> None:
+        shade = Image.new("L", (w, max(4, h // 7)))
+        ImageDraw.Draw(shade).ellipse((w * 0.08, 0, w * 0.92, shade.height - 1), fill=90)
+        shade = shade.filter(ImageFilter.BoxBlur(2))
+        image.paste((20, 20, 25), (x, y + h - shade.height // 2 - h // 30), shade)
+
+    def _lit(self, rng: np.random.Generator, image: Image.Image) -> Image.Image:
+        gain, tint = rng.uniform(0.88, 1.1), rng.uniform(0.96, 1.04, 3)
+        return Image.fromarray((np.asarray(image, np.float32) * gain * tint).clip(0, 255).astype(np.uint8))
+
+
+def _wear(thing: Image.Image, worn: Image.Image, accessory: str) -> Image.Image:
+    """Put an accessory on the top of a drawing: hats above the head, glasses on the face."""
+    alpha = np.asarray(thing.getchannel("A")) > 64
+    rows = np.flatnonzero(alpha.any(1))
+    top = rows[0]
+    head = alpha[top : top + max(4, len(rows) // 4)].any(0)
+    columns = np.flatnonzero(head)
+    middle, breadth = columns.mean(), max(columns[-1] - columns[0], thing.width * 0.3)
+    width = int(min(breadth * 1.05, thing.width * 0.6))
+    worn = worn.resize((width, max(1, round(worn.height * width / worn.width))), Image.BILINEAR)
+    sits = accessory in ("a crown", "a top hat")
+    lift = int(worn.height * (0.75 if sits else 0.1)) if accessory != "sunglasses" else 0
+    drop = int(len(rows) * 0.16) if accessory == "sunglasses" else 0
+    canvas = Image.new("RGBA", (thing.width, thing.height + lift))
+    canvas.paste(thing, (0, lift))
+    y = top + lift + drop - (lift if sits else 0) if sits else top + drop
+    canvas.alpha_composite(worn, (int(np.clip(middle - width / 2, 0, thing.width - width)), int(y if not sits else top)))
+    return canvas
