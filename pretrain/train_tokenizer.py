@@ -65,7 +65,7 @@ def train(
     if state:
         net.load_state_dict(state["net"]), optimizer.load_state_dict(state["optimizer"])
         average, first = state["average"], state["step"]
-    held = to_pixels(np.asarray(pictures[:64]))
+    held = to_pixels(np.array(pictures[:64]))
     started = time.time()
     for step in range(first, steps):
         rng = np.random.default_rng([seed, step])
@@ -106,3 +106,39 @@ def evaluate(net: Autoencoder, quantizer: Quantizer, real: Tensor, sheet: Path |
         Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in tiles])).save(sheet)
     error = ((made - real) / 2).pow(2).mean((1, 2, 3))
     return float((-10 * error.log10()).mean())
+
+
+def refine(
+    net: Autoencoder, quantizer: Quantizer, pictures: np.ndarray, folder: Path, *, steps: int, batch: int, rate: float, seed: int
+) -> None:
+    """Go on with the decoder alone: the codes stay as they are, so the transformer does too."""
+    decoder = net.decoder.requires_grad_(True).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=1e-4)
+    average = {k: v.detach().clone() for k, v in decoder.state_dict().items()}
+    first, state = 0, checkpoint.load(folder / "decoder.pt")
+    if state:
+        decoder.load_state_dict(state["net"]), optimizer.load_state_dict(state["optimizer"])
+        average, first = state["average"], state["step"]
+    held = to_pixels(np.array(pictures[:64]))
+    for step in range(first, steps):
+        rng = np.random.default_rng([seed, 1, step])
+        real = to_pixels(pictures[np.sort(rng.integers(64, len(pictures), batch))])
+        with torch.no_grad():
+            codes = quantizer.inputs_from_bits(quantizer.encode(net.encode(real)).bits)[1]
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1, (step + 1) / 50) * (0.02 + 0.98 * math.cos(math.pi / 2 * step / steps) ** 2)
+        loss = reconstruction_loss(decoder(codes), real)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            for name, value in decoder.state_dict().items():
+                average[name].lerp_(value, 1 - min(0.995, (step + 1) / (step + 10)))
+        if (step + 1) % 100 == 0 or step + 1 == steps:
+            checkpoint.save(folder / "decoder.pt", net=decoder.state_dict(), optimizer=optimizer.state_dict(), average=average, step=step + 1)
+            current = {k: v.clone() for k, v in decoder.state_dict().items()}
+            decoder.load_state_dict(average)
+            score = evaluate(net, quantizer, held, folder / "decoder.png")
+            decoder.load_state_dict(current)
+            print(f"step {step + 1}/{steps} loss {loss.item():.4f} psnr {score:.2f} dB", flush=True)

@@ -43,11 +43,11 @@ class Sampling:
 
 @dataclass
 class Samples:
-    """Drawn bits [B,L,P], the sum of their codes [B,D,H,W], and (on request) logit differences [B,L,P]."""
+    """Drawn bits [B,L,P], the sum of their codes [B,D,H,W], and (on request) the logits [B,L,P,2]."""
 
     bits: Tensor
     codes: Tensor
-    margins: Tensor | None
+    logits: Tensor | None
 
 
 def per_scale(value: float | Sequence[float], scales: int, name: str) -> list[float]:
@@ -82,7 +82,7 @@ def sample(
     sampling: Sampling,
     generators: list[torch.Generator] | None = None,
     *,
-    keep_margins: bool = False,
+    keep_logits: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Samples:
     """Paint one picture a prompt.
@@ -90,7 +90,7 @@ def sample(
     Args:
         text: B prompts, already on the network's device.
         generators: one a picture (on the CPU); None only for greedy sampling.
-        keep_margins: also return each bit's logit difference after guidance, before temperature.
+        keep_logits: also return each bit's two logits after guidance, before temperature.
         progress: called with the index of each finished scale.
 
     Raises:
@@ -104,25 +104,25 @@ def sample(
     caches = transformer.caches(batch * (2 if guided else 1), schedule)
     dtype = torch.promote_types(transformer.dtype, torch.float32)
     canvas = torch.zeros(batch, quantizer.bits, *quantizer.maps[-1], dtype=dtype, device=transformer.device)
-    all_bits, margins, inputs = [], [], None
+    all_bits, all_logits, inputs = [], [], None
     for scale in range(len(schedule)):
         if inputs is not None and guided:
             inputs = inputs.repeat(2, 1, 1)
         logits = transformer.step(inputs, condition, scale, schedule, caches)
-        margin = logits[..., 1] - logits[..., 0]
         if guided:
-            with_text, without = margin.chunk(2)
-            margin = guidance[scale] * with_text + (1 - guidance[scale]) * without
+            with_text, without = logits.chunk(2)
+            logits = guidance[scale] * with_text + (1 - guidance[scale]) * without
+        margin = logits[..., 1] - logits[..., 0]
         bits = draw_bits(margin / temperature[scale], sampling, generators)
         canvas = quantizer.add(canvas, quantizer.code(quantizer.to_map(bits, scale), dtype))
         if scale + 1 < len(schedule):
             inputs = quantizer.next_inputs(canvas, scale + 1)
         all_bits.append(bits)
-        if keep_margins:
-            margins.append(margin)
+        if keep_logits:
+            all_logits.append(logits)
         if progress is not None:
             progress(scale)
-    return Samples(torch.cat(all_bits, 1), canvas, torch.cat(margins, 1) if keep_margins else None)
+    return Samples(torch.cat(all_bits, 1), canvas, torch.cat(all_logits, 1) if keep_logits else None)
 
 
 def _guided_condition(transformer: Transformer, text: Text) -> Condition:

@@ -1,0 +1,3 @@
+from arbooth.cli import main
+
+main()

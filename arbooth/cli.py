@@ -1,0 +1,204 @@
+"""The commands. Each is a few lines over a function that Python callers use as well."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from arbooth.errors import InputError
+
+app = typer.Typer(
+    help="Personalise a visual autoregressive model with a few photos of one subject.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+subjects = typer.Typer(help="Add, list and remove subjects in params.yaml.", no_args_is_help=True)
+bases = typer.Typer(help="Import and list base models.", no_args_is_help=True)
+app.add_typer(subjects, name="subject")
+app.add_typer(bases, name="base")
+
+Overrides = Annotated[Optional[list[str]], typer.Argument(help="key=value pairs, say finetune.steps=200")]
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="preprocess, tokenize, prior, finetune, generate, evaluate, summarize or publish")],
+    key: Annotated[Optional[str], typer.Argument(help="the subject, or the class for `prior`")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run one stage of the pipeline, as dvc.yaml does."""
+    from arbooth.errors import Interrupted
+    from arbooth.stages import run
+
+    try:
+        written = run(name, key, overrides=overrides or ())
+    except Interrupted as stopped:
+        typer.echo(f"{stopped}: run the same command again to go on", err=True)
+        raise typer.Exit(143) from None
+    for path in written.values():
+        typer.echo(f"wrote {_short(path)}")
+
+
+@app.command()
+def generate(
+    target: Annotated[str, typer.Argument(help="a subject, models:/arbooth-NAME@champion, or `base`")],
+    prompt: Annotated[str, typer.Argument(help="what to paint, with <S*> for the subject")],
+    n: Annotated[int, typer.Option("-n", "--number", min=1, max=1000, help="how many pictures")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same bytes")] = 0,
+    out: Annotated[Optional[Path], typer.Option(help="folder for PNGs and contact sheet [outputs/TARGET]")] = None,
+    guidance: Annotated[Optional[float], typer.Option(help="classifier-free guidance; 1 is none")] = None,
+    temperature: Annotated[Optional[float], typer.Option(help="above 0; lower is safer")] = None,
+    top_k: Annotated[Optional[int], typer.Option(min=0, help="1 is greedy")] = None,
+    top_p: Annotated[Optional[float], typer.Option(help="in (0, 1]")] = None,
+) -> None:
+    """Paint pictures of a subject from any prompt."""
+    from arbooth.gallery import paint_to_folder, painter_of
+
+    painter, subject = painter_of(target)
+    given = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    folder = out or Path("outputs") / (subject or "base")
+    files, seconds = paint_to_folder(painter, subject, prompt, n, seed, given, folder)
+    for path in files:
+        typer.echo(f"wrote {_short(path)}")
+    typer.echo(f"{seconds:.2f} s per image")
+
+
+@subjects.command("add")
+def subject_add(
+    name: Annotated[str, typer.Argument(help="a-z, 0-9, _ and -")],
+    noun: Annotated[str, typer.Option("--class", help='the class noun, say teapot or "teddy bear"')],
+    photos: Annotated[Path, typer.Option(help="folder of 1 to 20 photos")],
+    prompts: Annotated[Optional[str], typer.Option(help="a list of prompt_sets [the first one]")] = None,
+) -> None:
+    """Check and copy photos, and declare the subject in params.yaml."""
+    from arbooth.subjects import add_subject
+
+    for line in add_subject(name, noun, photos, prompts):
+        typer.echo(line)
+
+
+@subjects.command("remove")
+def subject_remove(name: Annotated[str, typer.Argument(help="as in params.yaml")]) -> None:
+    """Take a subject out of params.yaml; its photos and results stay."""
+    from arbooth.subjects import remove_subject
+
+    typer.echo(remove_subject(name))
+
+
+@subjects.command("list")
+def subject_list() -> None:
+    """List the subjects of params.yaml."""
+    from arbooth.params import load_params
+    from arbooth.settings import settings
+
+    params = load_params(settings().project / "params.yaml")
+    for name in params.subjects:
+        typer.echo(f"{name}\t{params.noun(name)}")
+
+
+@bases.command("import")
+def base_import(
+    path: Annotated[Path, typer.Argument(help="folder with transformer, tokenizer and T5 files")],
+    name: Annotated[str, typer.Option(help="how params.yaml will call it, say infinity-2b")],
+    text: Annotated[Optional[Path], typer.Option(help="the T5 folder, where it lies elsewhere")] = None,
+) -> None:
+    """Check official Infinity files and record them as a base."""
+    from arbooth.data.bases import import_base
+    from arbooth.settings import settings
+
+    here = settings()
+    base = import_base(path, name, here.project, here.path("weights"), text)
+    size = sum(part["bytes"] for part in base.record["files"].values()) / 1e9
+    config = base.config
+    typer.echo(f"recorded bases/{name}.json: {config.depth} blocks of width {config.width}, {config.bits} bits a token, {size:.1f} GB")
+    typer.echo(f"use it with `base: {name}` in params.yaml")
+
+
+@bases.command("list")
+def base_list() -> None:
+    """List the bases that are recorded here."""
+    from arbooth.data.bases import load_base
+    from arbooth.settings import settings
+
+    here = settings()
+    names = ["embedded", *sorted(p.stem for p in (here.project / "bases").glob("*.json") if p.stem != "embedded")]
+    for name in names:
+        base = load_base(name, here.project, here.path("weights"))
+        typer.echo(f"{name}\t{base.hash[:12]}\t{base.config.depth} blocks of width {base.config.width}")
+
+
+@app.command()
+def params(overrides: Overrides = None) -> None:
+    """Check params.yaml and print what it comes to."""
+    from arbooth.params import load_params
+    from arbooth.settings import settings
+
+    checked = load_params(settings().project / "params.yaml", overrides=overrides or ())
+    typer.echo(checked.model_dump_json(indent=1, by_alias=True))
+
+
+@app.command()
+def summary() -> None:
+    """Print where the results lie, and every subject's metrics."""
+    from arbooth.gallery import summary_lines
+
+    for line in summary_lines():
+        typer.echo(line)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is there (devices, weights, tools, versions) and what to do about what isn't."""
+    from arbooth.doctor import diagnose
+
+    rows = diagnose()
+    for row in rows:
+        typer.echo(f"{'ok  ' if row.ok else 'MISS' if row.needed else 'none'}  {row.what}: {row.found}")
+        if not row.ok:
+            typer.echo(f"      -> {row.remedy}")
+    if any(row.needed and not row.ok for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    steps: Annotated[int, typer.Option(min=1, help="training steps of each kind")] = 10,
+    batch: Annotated[int, typer.Option(min=1, help="subject photos a step")] = 2,
+    json: Annotated[Optional[Path], typer.Option(help="also write the numbers to this file")] = None,
+) -> None:
+    """Time an image, a training step from caches, and one done the published way, side by side."""
+    from arbooth.bench import report
+
+    for line in report(steps, batch, json):
+        typer.echo(line)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from arbooth import __version__
+
+    typer.echo(__version__)
+
+
+def _short(path: Path) -> str:
+    path = path.absolute()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one message and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Weights from disk without running code from them and without a second copy in memory."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from arbooth.data.files import read_json
+from arbooth.errors import InputError
+from arbooth.model.autoencoder import AutoencoderConfig
+from arbooth.model.names import is_constant
+from arbooth.model.transformer import TransformerConfig
+
+# Where checkpoints hide the network: training checkpoints of the release, tokenizer files, common wrappers.
+NESTED = (("trainer", "gpt_fsdp"), ("gpt_fsdp",), ("vae",), ("state_dict",), ("model",))
+INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .pth, .pt, .bin or .safetensors file, or of a sharded folder with an index.
+
+    Files are memory-mapped; nothing in them is executed.
+
+    Raises:
+        InputError: missing, truncated, of another format, or holding no tensors.
+    """
+    if path.is_dir():
+        return _read_shards(path)
+    if not path.is_file():
+        raise InputError(f"no weights at {path}")
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    for keys in NESTED:
+        inner = state
+        for key in keys:
+            inner = inner.get(key) if isinstance(inner, dict) else None
+        if isinstance(inner, dict):
+            state = inner
+            break
+    tensors = {re.sub(r"^(module|_orig_mod)\.", "", k): v for k, v in state.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise InputError(f"{path} holds no tensors that are known here: is it a weights file of Infinity?")
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a whole safetensors file ({error}): copy it again") from None
+
+
+def _read_pickle(path: Path) -> dict:
+    try:
+        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} holds more than weights and is not opened ({reason})") from None
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} is truncated or not a torch weights file ({reason}): copy it again") from None
+    if not isinstance(state, dict):
+        raise InputError(f"{path} holds a {type(state).__name__}, not a dictionary of weights")
+    return state
+
+
+def _read_shards(folder: Path) -> dict[str, Tensor]:
+    index = next((folder / name for name in INDEXES if (folder / name).is_file()), None)
+    if index is None:
+        found = sorted(folder.glob("*.index.json"))
+        if not found:
+            raise InputError(f"{folder} has no index of shards ({' or '.join(INDEXES)})")
+        index = found[0]
+    try:
+        weight_map = read_json(index)["weight_map"]
+    except (ValueError, KeyError):
+        raise InputError(f"{index} is not an index of shards") from None
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(weight_map.values())):
+        if Path(name).name != name:
+            raise InputError(f"{index} points outside its folder: {name}")
+        tensors.update(read_weights(folder / name))
+    missing = sorted(set(weight_map) - set(tensors))
+    if missing:
+        raise InputError(f"{folder} lacks {len(missing)} tensors of its index ({', '.join(missing[:3])}, ...)")
+    return tensors
+
+
+def fill(module: nn.Module, state: dict[str, Tensor], what: str) -> nn.Module:
+    """Give a module on the meta device its weights, frozen, without copying them.
+
+    Raises:
+        InputError: a key is missing or unknown, or a shape does not fit.
+    """
+    own = module.state_dict()
+    odd = sorted(set(own) ^ set(state))
+    if odd:
+        raise InputError(f"{what}: {len(odd)} missing or unknown keys ({', '.join(odd[:3])})")
+    wrong = [f"{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}" for k in own if own[k].shape != state[k].shape]
+    if wrong:
+        raise InputError(f"{what}: {len(wrong)} shapes do not fit ({'; '.join(wrong[:3])})")
+    module.load_state_dict(state, assign=True)
+    return module.requires_grad_(False).eval()
+
+
+def transformer_config(state: dict[str, Tensor], where: Path) -> tuple[TransformerConfig, str]:
+    """Sizes of a public transformer file, read off its shapes; and how its blocks are named.
+
+    Raises:
+        InputError: a tensor that tells a size is not there.
+    """
+    flat = [int(m[1]) for k in state if (m := re.match(r"blocks\.(\d+)\.", k))]
+    chunked = {(int(m[1]), int(m[2])) for k in state if (m := re.match(r"block_chunks\.(\d+)\.module\.(\d+)\.", k))}
+    first = "blocks.0" if flat else "block_chunks.0.module.0"
+    try:
+        width, bits = state["word_embed.weight"].shape
+        config = TransformerConfig(
+            depth=max(flat) + 1 if flat else len(chunked),
+            width=width,
+            heads=state[f"{first}.sa.scale_mul_1H11"].shape[1],
+            bits=bits,
+            text_width=state["cfg_uncond"].shape[1],
+            chunks=1 if flat else max(chunk for chunk, _ in chunked) + 1,
+            mlp_ratio=state[f"{first}.ffn.fc1.weight"].shape[0] / width,
+        )
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{where} is not an Infinity transformer: {error} does not fit") from None
+    return config, "flat" if flat else "chunks"
+
+
+def autoencoder_config(state: dict[str, Tensor], where: Path) -> AutoencoderConfig:
+    """Sizes of a public tokenizer file, read off its shapes.
+
+    Raises:
+        InputError: a tensor that tells a size is not there.
+    """
+    try:
+        base = state["encoder.conv_in.conv.weight"].shape[0]
+        levels = 1 + max(int(m[1]) for k in state if (m := re.match(r"encoder\.down\.(\d+)\.", k)))
+        blocks = 1 + max(int(m[1]) for k in state if (m := re.match(r"encoder\.down\.0\.block\.(\d+)\.", k)))
+        widths = [state[f"encoder.down.{i}.block.0.conv1.conv.weight"].shape[0] for i in range(levels)]
+        bits = state["encoder.conv_out.conv.weight"].shape[0]
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{where} is not an Infinity tokenizer: {error} does not fit") from None
+    return AutoencoderConfig(bits, base, tuple(w // base for w in widths), blocks)
+
+
+def without_constants(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drop buffers that carry no information, and an optional discriminator or EMA beside the network."""
+    return {k: v for k, v in state.items() if not is_constant(k) and not k.startswith(("discriminator.", "loss."))}

@@ -1,0 +1,40 @@
+"""Scores of a personalised subject, from encoder features (ARBooth, section 4.1).
+
+Shape suffixes: P photos, N generated pictures, F features (l2-normalised).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def image_similarity(photos_PF: Tensor, images_NF: Tensor) -> float:
+    """Mean cosine over every (photo, picture) pair: I_dino and I_clip of one prompt, PRES of the class."""
+    return float((photos_PF.double() @ images_NF.double().T).mean())
+
+
+def text_similarity(text_F: Tensor, images_NF: Tensor) -> float:
+    """Mean cosine between a prompt and its pictures: T_clip of one prompt."""
+    return float((images_NF.double() @ text_F.double()).mean())
+
+
+def diversity(images: Tensor, distance: Callable[[Tensor, Tensor], Tensor]) -> float | None:
+    """Mean pairwise perceptual distance among pictures of one prompt: DIV; None for fewer than two.
+
+    Args:
+        images: [N,3,H,W] in [0,1].
+        distance: two batches of pictures to [pairs] distances.
+    """
+    first, second = torch.triu_indices(len(images), len(images), offset=1)
+    if len(first) == 0:
+        return None
+    return float(distance(images[first], images[second]).double().mean())
+
+
+def mean(values: list[float | None]) -> float | None:
+    """Plain mean over prompts or subjects, leaving out those that have no value."""
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None

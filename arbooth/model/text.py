@@ -1,0 +1,81 @@
+"""Prompt features of a frozen T5 encoder, and where the subject's identifier stands in them.
+
+Shape suffixes: T text tokens, F text width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+IDENTIFIER = "<S*>"
+
+
+@dataclass
+class Prompt:
+    """Features [T,F] of one prompt, padding removed, and the rows of its identifier."""
+
+    features: Tensor
+    identifier_rows: tuple[int, ...] = ()
+
+    def with_subject(self, subject_NF: Tensor | None) -> Tensor:
+        """Features with every identifier row replaced by the subject's N learned rows: [T+N-1,F]."""
+        if subject_NF is None or not self.identifier_rows:
+            return self.features
+        parts, start = [], 0
+        for row in self.identifier_rows:
+            parts += [self.features[start:row], subject_NF.to(self.features)]
+            start = row + 1
+        return torch.cat([*parts, self.features[start:]])
+
+
+class TextEncoder:
+    """A T5 encoder with its word list.
+
+    The identifier is the first id after the word list, an unused row of the embedding table (32100
+    of 32128 in flan-t5), so its input embedding is the same everywhere. Prompts are encoded one at a
+    time: their features never depend on what else is asked.
+
+    Args:
+        model: a `transformers` T5EncoderModel, frozen.
+        tokenizer: its `transformers` tokenizer.
+        longest: prompts are cut after this many tokens.
+
+    Raises:
+        ValueError: the embedding table has no unused row for the identifier.
+    """
+
+    def __init__(self, model, tokenizer, longest: int = 512) -> None:
+        self.model, self.tokenizer, self.longest = model.eval().requires_grad_(False), tokenizer, longest
+        if IDENTIFIER not in tokenizer.get_vocab():
+            tokenizer.add_tokens([IDENTIFIER], special_tokens=True)
+        self.identifier = tokenizer.convert_tokens_to_ids(IDENTIFIER)
+        rows = model.config.vocab_size
+        if self.identifier >= rows:
+            raise ValueError(f"the text encoder has {rows} rows and none is left for {IDENTIFIER}")
+
+    @property
+    def width(self) -> int:
+        return self.model.config.d_model
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """Words that the encoder's word list lacks altogether."""
+        unknown = self.tokenizer.unk_token_id
+        words = prompt.replace(IDENTIFIER, " ").split()
+        return [w for w in words if unknown in self.tokenizer(w, add_special_tokens=False).input_ids]
+
+    @torch.inference_mode()
+    def encode(self, prompt: str) -> Prompt:
+        """Features of one prompt, float32 or better.
+
+        Raises:
+            ValueError: the prompt is empty.
+        """
+        if not prompt.strip():
+            raise ValueError("a prompt must hold at least one word")
+        ids = self.tokenizer(prompt, truncation=True, max_length=self.longest, return_tensors="pt").input_ids
+        hidden = self.model(input_ids=ids.to(self.model.device)).last_hidden_state[0]
+        rows = tuple(i for i, token in enumerate(ids[0].tolist()) if token == self.identifier)
+        return Prompt(hidden.float().clone(), rows)

@@ -1,0 +1,240 @@
+"""The schema of params.yaml, and its only reader.
+
+The file is the single home of every value that changes a result; nothing here has a default, so that
+DVC's record of the file is complete. Overrides come from a subject's own `overrides`, then from
+`key=value` arguments.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from arbooth.errors import NAME, InputError
+
+Chance = Annotated[float, Field(ge=0, le=1)]
+PerScale = float | tuple[float, ...]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Picture(Section):
+    """Height over width and pixel count; `default` takes the base's own schedule."""
+
+    ratio: float = Field(gt=0)
+    pixels: Literal["default", "0.06M", "0.25M", "0.60M", "1M"]
+
+
+class ClassNoun(Section):
+    noun: str = Field(min_length=1, max_length=60)
+
+
+class Subject(Section):
+    """`class` names an entry of `classes`; `crops` maps a photo to left, top, right, bottom fractions."""
+
+    class_name: str = Field(alias="class")
+    prompts: str
+    crops: dict[str, tuple[float, float, float, float]]
+    overrides: dict
+
+    @model_validator(mode="after")
+    def _crops_inside(self) -> Subject:
+        for photo, (left, top, right, bottom) in self.crops.items():
+            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+                raise ValueError(f"the crop of {photo} must be left < right and top < bottom within 0 and 1")
+        return self
+
+
+class Templates(Section):
+    """The two training prompts; {class} stands for the noun."""
+
+    subject: str
+    prior: str
+
+
+class Prior(Section):
+    samples: int = Field(ge=1, le=100_000)
+    temperature: float = Field(gt=0)
+    top_k: int = Field(ge=0)
+    top_p: float = Field(gt=0, le=1)
+    keep_pairs: bool
+
+
+class Method(Section):
+    """A preset: which layers are trained, whether scales are weighted, what is done with the prior."""
+
+    layers: tuple[str, ...]
+    scale_weights: bool
+    prior: Literal["distill", "data", "none"]
+
+
+class Finetune(Section):
+    """Section 4 of the paper; see docs/method.md for each name."""
+
+    method: str
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    accumulate: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    token_learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    betas: tuple[Chance, Chance]
+    identifier_tokens: int = Field(ge=1, le=64)
+    coarse_scales: int = Field(ge=0)
+    coarse_weight: float = Field(ge=0)
+    fine_weight: float = Field(ge=0)
+    prior_weight: float = Field(ge=0)
+    distillation: Literal["bernoulli", "joint"]
+    drop_text: Chance
+    correction_strength: Chance
+    correction_scales: int = Field(ge=0)
+    compute: Literal["float32", "bfloat16"]
+    recompute: bool
+
+
+class Generate(Section):
+    images_per_prompt: int = Field(ge=1)
+    class_images: int = Field(ge=0)
+    guidance: PerScale
+    temperature: PerScale
+    top_k: int = Field(ge=0)
+    top_p: float = Field(gt=0, le=1)
+
+
+class Evaluate(Section):
+    """`embedded` needs nothing; `published` and `corrected` need DINO and CLIP on this machine."""
+
+    encoders: Literal["embedded", "published", "corrected"]
+
+
+class Publish(Section):
+    """The champion moves when every metric is at least its minimum and at most its maximum."""
+
+    experiment: str = Field(min_length=1)
+    minimum: dict[str, float]
+    maximum: dict[str, float]
+
+
+class Params(Section):
+    base: str
+    seed: int = Field(ge=0, lt=2**31)
+    subjects: dict[str, Subject]
+    classes: dict[str, ClassNoun]
+    prompt_sets: dict[str, tuple[str, ...]]
+    picture: Picture
+    templates: Templates
+    prior: Prior
+    methods: dict[str, Method]
+    finetune: Finetune
+    generate: Generate
+    evaluate: Evaluate
+    publish: Publish
+
+    @model_validator(mode="after")
+    def _names_refer(self) -> Params:
+        problems = [f"{kind}.{name}: use 1 to 64 of a-z, 0-9, _ and -" for kind, name in self._odd_names()]
+        for name, subject in self.subjects.items():
+            if subject.class_name not in self.classes:
+                problems.append(f"subjects.{name}.class: no class {subject.class_name!r} in classes")
+            if subject.prompts not in self.prompt_sets:
+                problems.append(f"subjects.{name}.prompts: no list {subject.prompts!r} in prompt_sets")
+        if self.finetune.method not in self.methods:
+            problems.append(f"finetune.method: no method {self.finetune.method!r} in methods")
+        for name, prompts in self.prompt_sets.items():
+            for prompt in prompts:
+                if "{subject}" not in prompt:
+                    problems.append(f"prompt_sets.{name}: {prompt!r} lacks {{subject}}, where '<S*> class' goes")
+        for key in ("subject", "prior"):
+            if "{class}" not in getattr(self.templates, key):
+                problems.append(f"templates.{key}: lacks {{class}}")
+        if self.finetune.distillation == "joint" and not self.prior.keep_pairs:
+            problems.append("finetune.distillation: joint needs both logits of every bit: set prior.keep_pairs to true")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _odd_names(self) -> list[tuple[str, str]]:
+        named = [("subjects", self.subjects), ("classes", self.classes)]
+        return [(kind, n) for kind, names in named for n in names if not NAME.fullmatch(n)]
+
+    def noun(self, subject: str) -> str:
+        """The class noun of a subject, say "teddy bear"."""
+        return self.classes[self.subjects[subject].class_name].noun
+
+
+def load_params(
+    path: Path | str = "params.yaml", subject: str | None = None, overrides: list[str] | tuple[str, ...] = ()
+) -> Params:
+    """Read, merge and validate the parameters; all problems are reported at once, each with its path.
+
+    Args:
+        path: the file.
+        subject: merge this subject's own overrides.
+        overrides: `key=value` pairs, the last word.
+
+    Raises:
+        InputError: no such file or subject, broken YAML, or values that do not hold.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no {path} here: run this in the project's folder, or set ARBOOTH_PROJECT to it")
+    try:
+        config = OmegaConf.load(path)
+        if "${" in path.read_text(encoding="utf-8"):
+            raise InputError(f"{path} interpolates a value with ${{...}}, which DVC would not see change: write it out")
+        if subject is not None:
+            own = OmegaConf.select(config, f"subjects.{subject}")
+            if own is None:
+                known = ", ".join(config.get("subjects") or {}) or "none yet"
+                raise InputError(f"no subject {subject!r} in {path} (known: {known}): add it with `arbooth subject add`")
+            config = _merge(config, own.get("overrides") or {}, f"subjects.{subject}.overrides")
+        config = _merge(config, OmegaConf.from_dotlist(list(overrides)), "the command line")
+        values = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise InputError(f"{path}: {str(error).splitlines()[0]}") from None
+    except InputError:
+        raise
+    except Exception as error:  # the YAML reader has exceptions of its own for each kind of mistake
+        raise InputError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from None
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{path} does not hold:\n{_describe(error)}") from None
+
+
+def _merge(config, overrides, origin: str):
+    """Merge overrides that may change values, never add names or touch subjects."""
+    from omegaconf import OmegaConf
+
+    for key in _leaves(OmegaConf.to_container(OmegaConf.create(overrides))):
+        if key.split(".")[0] in ("subjects", "classes"):
+            raise InputError(f"{origin} sets {key}: subjects and classes are declared in the file alone")
+        if OmegaConf.select(config, key, default=_ABSENT) is _ABSENT:
+            raise InputError(f"{origin} sets {key}, which params.yaml does not have: see the names in that file")
+    return OmegaConf.merge(config, overrides)
+
+
+_ABSENT = object()
+
+
+def _leaves(tree: dict, prefix: str = "") -> list[str]:
+    keys = []
+    for name, value in tree.items():
+        keys += _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) and value else [f"{prefix}{name}"]
+    return keys
+
+
+def _describe(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        lines += [f"  {where + ': ' if where else ''}{line}" for line in message.splitlines()]
+    return "\n".join(lines)

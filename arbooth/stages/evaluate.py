@@ -1,0 +1,61 @@
+"""Pictures and photos -> metrics, per prompt and summed up."""
+
+from __future__ import annotations
+
+import csv
+
+import torch
+
+from arbooth.data.bases import EMBEDDED
+from arbooth.data.files import read_json, whole_file, write_json
+from arbooth.data.pictures import read_pictures
+from arbooth.metrics.encoders import load_encoders
+from arbooth.metrics.scores import diversity, image_similarity, mean, text_similarity
+from arbooth.progress import track
+from arbooth.settings import settings, torch_device
+
+
+def run(params, key, reads, writes) -> None:
+    device = torch_device()
+    encoders = load_encoders(params.evaluate.encoders, EMBEDDED, settings().path("encoders"), device)
+    names = encoders.names
+    photos = read_pictures(sorted(reads["photos"].glob("*.png")))
+    photo_image, photo_joint = encoders.image_features(photos.to(device)), encoders.joint_features(photos.to(device))
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for row in read_json(reads["images"] / "index.json"):
+        groups.setdefault((row["kind"], row["template"], row["prompt"]), []).append(row["file"])
+    table = []
+    for (kind, template, prompt), files in track(groups.items(), f"evaluate {key}", len(groups)):
+        images = read_pictures([reads["images"] / name for name in files])
+        features = _batched(encoders.image_features, images, device)
+        joint = _batched(encoders.joint_features, images, device)
+        text = template.replace("{subject}", "{}") if encoders.literal_template else prompt.replace("<S*> ", "")
+        row = {"kind": kind, "prompt": prompt, "images": len(files)}
+        if kind == "class":
+            row[names["preservation"]] = image_similarity(photo_image, features)
+        else:
+            row[names["image"]] = image_similarity(photo_image, features)
+            row[names["joint"]] = image_similarity(photo_joint, joint)
+            row[names["text"]] = text_similarity(encoders.text_features(text), joint)
+        row[names["diversity"]] = diversity(images.to(device), encoders.distance)
+        table.append(row)
+    columns = ["kind", "prompt", "images", *names.values()]
+    with whole_file(writes["prompts"]) as part, part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in table)
+    seconds = read_json(reads["timing"])["seconds_per_image"]
+    write_json(writes["metrics"], {**summary(table, names), "seconds_per_image": seconds})
+
+
+def summary(table: list[dict], names: dict[str, str]) -> dict[str, float]:
+    """Means over prompts; a metric that no prompt has is left out."""
+    means = {name: mean([row.get(name) for row in table if row["kind"] == "subject"]) for name in names.values()}
+    classes = [row for row in table if row["kind"] == "class"]
+    means[names["preservation"]] = mean([row.get(names["preservation"]) for row in classes])
+    means[f"{names['diversity']}_class"] = mean([row.get(names["diversity"]) for row in classes])
+    return {name: round(value, 6) for name, value in means.items() if value is not None}
+
+
+def _batched(encode, images: torch.Tensor, device) -> torch.Tensor:
+    return torch.cat([encode(batch.to(device)) for batch in images.split(32)])

@@ -1,0 +1,74 @@
+"""Token and prior caches -> adapter and curves."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from arbooth.data import caches
+from arbooth.data.adapters import Adapter, write_adapter
+from arbooth.data.bases import load_base
+from arbooth.data.files import sha256, whole_folder
+from arbooth.data.resume import ResumeFile
+from arbooth.method.fit import FitSettings, fit
+from arbooth.progress import track
+from arbooth.settings import settings, torch_device
+from arbooth.stages import prior as prior_stage
+
+
+def fit_settings(params) -> FitSettings:
+    """The recipe of the chosen method."""
+    method = params.methods[params.finetune.method]
+    own = params.finetune.model_dump(exclude={"method"})
+    return FitSettings(**own, **method.model_dump(), seed=params.seed)
+
+
+def run(params, key, reads, writes) -> None:
+    here, device = settings(), torch_device()
+    base = load_base(params.base, here.project, here.path("weights"))
+    quantizer = base.quantizer(params.picture.ratio, params.picture.pixels)
+    subject = params.subjects[key]
+    noun = params.classes[subject.class_name].noun
+    prompt = params.templates.subject.replace("{class}", noun)
+    tokens = caches.read_subject(reads["tokens"], caches.origin(base.hash, quantizer, prompt=prompt))
+    recipe = fit_settings(params)
+    prior = None
+    if recipe.prior != "none":
+        prior = caches.read_prior(reads["prior"], prior_stage.header(params, base, quantizer, subject.class_name))
+    dtype = torch.bfloat16 if recipe.compute == "bfloat16" else torch.float32
+    net = base.transformer(device, dtype)
+    identity = [json.dumps(vars(recipe), sort_keys=True), base.hash, sha256(reads["tokens"]), sha256(reads["prior"])]
+    run_key = hashlib.sha256("\n".join(identity).encode()).hexdigest()
+    with ResumeFile(here.path("resume") / f"{key}.pt", run_key, here.checkpoint_seconds) as resume:
+        result = fit(
+            net,
+            quantizer,
+            tokens.features,
+            tokens.prompt,
+            prior,
+            recipe,
+            resume=resume,
+            progress=partial(track, label=f"finetune {key}"),
+            attention=here.attention,
+        )
+    # Weights of a bfloat16 run are used in bfloat16: nothing is lost by keeping them so.
+    parameters = {name: value.to(dtype).cpu() for name, value in result.parameters.items()}
+    adapter = Adapter(result.token.cpu(), parameters, base.hash, key, noun, {"method": params.finetune.method, **vars(recipe)})
+    write_adapter(writes["adapter"], adapter)
+    write_curves(writes["curves"], result.history)
+    resume.finish()
+
+
+def write_curves(folder: Path, history: list[dict[str, float]]) -> None:
+    """One CSV a curve (loss, subject, prior, scale_1, ...) with columns step and value, as DVC plots them."""
+    with whole_folder(folder) as part:
+        for name in (n for n in history[0] if n != "step"):
+            with (part / f"{name}.csv").open("w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(["step", "value"])
+                writer.writerows([row["step"], f"{row[name]:.6g}"] for row in history)

@@ -1,0 +1,72 @@
+"""One deployment a subject and a class, from params.yaml, on a process work pool.
+
+    python -m flows.deploy [--pool gpu]
+
+Then one worker a GPU: CUDA_VISIBLE_DEVICES=0 prefect worker start --pool gpu --limit 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from prefect import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.flows import Flow
+
+from arbooth.params import load_params
+from arbooth.settings import settings
+from flows.personalize import fill_prior, personalize
+
+
+def deploy(pool: str = "gpu") -> list[str]:
+    """Create or update a deployment for every subject and class; removes none.
+
+    Args:
+        pool: a work pool of type process; made if it is not there.
+
+    Returns:
+        The deployments' full names, say "personalize/poodle".
+    """
+    project = settings().project.absolute()
+    params = load_params(project / "params.yaml")
+    with get_client(sync_client=True) as client:
+        try:
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+        except ObjectAlreadyExists:
+            pass
+    names = [_deploy(personalize, "personalize", s, {"subject": s}, pool, project) for s in params.subjects]
+    names += [_deploy(fill_prior, "fill_prior", c, {"class_name": c}, pool, project) for c in params.classes]
+    return names
+
+
+def _deploy(flow: Flow, function: str, name: str, parameters: dict, pool: str, project) -> str:
+    source = flow.from_source(source=str(project), entrypoint=f"flows/personalize.py:{function}")
+    environment = {"ARBOOTH_PROJECT": str(project), "PYTHONPATH": str(project)}
+    address = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if address and "@" not in address:  # an address with credentials stays in the worker's own environment
+        environment["MLFLOW_TRACKING_URI"] = address
+    source.deploy(
+        name=name,
+        work_pool_name=pool,
+        parameters=parameters,
+        job_variables={"working_dir": str(project), "env": environment},
+        tags=["arbooth"],
+        build=False,
+        push=False,
+        print_next_steps=False,
+        ignore_warnings=True,
+    )
+    return f"{flow.name}/{name}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m flows.deploy", description="One deployment per subject and class.")
+    parser.add_argument("--pool", default="gpu", help="work pool of type process [gpu]")
+    for name in deploy(parser.parse_args().pool):
+        print(f"deployed {name}")
+
+
+if __name__ == "__main__":
+    main()
