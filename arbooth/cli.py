@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -22,13 +22,15 @@ bases = typer.Typer(help="Import and list base models.", no_args_is_help=True)
 app.add_typer(subjects, name="subject")
 app.add_typer(bases, name="base")
 
-Overrides = Annotated[Optional[list[str]], typer.Argument(help="key=value pairs, say finetune.steps=200")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs, say finetune.steps=200")]
 
 
 @app.command()
 def stage(
-    name: Annotated[str, typer.Argument(help="preprocess, tokenize, prior, finetune, generate, evaluate, summarize or publish")],
-    key: Annotated[Optional[str], typer.Argument(help="the subject, or the class for `prior`")] = None,
+    name: Annotated[
+        str, typer.Argument(help="preprocess, tokenize, prior, finetune, generate, evaluate, summarize or publish")
+    ],
+    key: Annotated[str | None, typer.Argument(help="the subject, or the class for `prior`")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Run one stage of the pipeline, as dvc.yaml does."""
@@ -50,11 +52,11 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="what to paint, with <S*> for the subject")],
     n: Annotated[int, typer.Option("-n", "--number", min=1, max=1000, help="how many pictures")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same bytes")] = 0,
-    out: Annotated[Optional[Path], typer.Option(help="folder for PNGs and contact sheet [outputs/TARGET]")] = None,
-    guidance: Annotated[Optional[float], typer.Option(help="classifier-free guidance; 1 is none")] = None,
-    temperature: Annotated[Optional[float], typer.Option(help="above 0; lower is safer")] = None,
-    top_k: Annotated[Optional[int], typer.Option(min=0, help="1 is greedy")] = None,
-    top_p: Annotated[Optional[float], typer.Option(help="in (0, 1]")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for PNGs and contact sheet [outputs/TARGET]")] = None,
+    guidance: Annotated[float | None, typer.Option(help="classifier-free guidance; 1 is none")] = None,
+    temperature: Annotated[float | None, typer.Option(help="above 0; lower is safer")] = None,
+    top_k: Annotated[int | None, typer.Option(min=0, help="1 is greedy")] = None,
+    top_p: Annotated[float | None, typer.Option(help="in (0, 1]")] = None,
 ) -> None:
     """Paint pictures of a subject from any prompt."""
     from arbooth.gallery import paint_to_folder, painter_of
@@ -73,7 +75,7 @@ def subject_add(
     name: Annotated[str, typer.Argument(help="a-z, 0-9, _ and -")],
     noun: Annotated[str, typer.Option("--class", help='the class noun, say teapot or "teddy bear"')],
     photos: Annotated[Path, typer.Option(help="folder of 1 to 20 photos")],
-    prompts: Annotated[Optional[str], typer.Option(help="a list of prompt_sets [the first one]")] = None,
+    prompts: Annotated[str | None, typer.Option(help="a list of prompt_sets [the first one]")] = None,
 ) -> None:
     """Check and copy photos, and declare the subject in params.yaml."""
     from arbooth.subjects import add_subject
@@ -105,7 +107,7 @@ def subject_list() -> None:
 def base_import(
     path: Annotated[Path, typer.Argument(help="folder with transformer, tokenizer and T5 files")],
     name: Annotated[str, typer.Option(help="how params.yaml will call it, say infinity-2b")],
-    text: Annotated[Optional[Path], typer.Option(help="the T5 folder, where it lies elsewhere")] = None,
+    text: Annotated[Path | None, typer.Option(help="the T5 folder, where it lies elsewhere")] = None,
 ) -> None:
     """Check official Infinity files and record them as a base."""
     from arbooth.data.bases import import_base
@@ -115,7 +117,9 @@ def base_import(
     base = import_base(path, name, here.project, here.path("weights"), text)
     size = sum(part["bytes"] for part in base.record["files"].values()) / 1e9
     config = base.config
-    typer.echo(f"recorded bases/{name}.json: {config.depth} blocks of width {config.width}, {config.bits} bits a token, {size:.1f} GB")
+    typer.echo(
+        f"recorded bases/{name}.json: {config.depth} blocks of width {config.width}, {config.bits} bits a token, {size:.1f} GB"
+    )
     typer.echo(f"use it with `base: {name}` in params.yaml")
 
 
@@ -169,7 +173,7 @@ def doctor() -> None:
 def bench(
     steps: Annotated[int, typer.Option(min=1, help="training steps of each kind")] = 10,
     batch: Annotated[int, typer.Option(min=1, help="subject photos a step")] = 2,
-    json: Annotated[Optional[Path], typer.Option(help="also write the numbers to this file")] = None,
+    json: Annotated[Path | None, typer.Option(help="also write the numbers to this file")] = None,
 ) -> None:
     """Time an image, a training step from caches, and one done the published way, side by side."""
     from arbooth.bench import report

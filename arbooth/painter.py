@@ -38,7 +38,9 @@ class Painter:
         ratio, pixels: the picture's shape, as in params.yaml.
     """
 
-    def __init__(self, base: Base, device: torch.device | str = "cpu", ratio: float = 1.0, pixels: str = "default") -> None:
+    def __init__(
+        self, base: Base, device: torch.device | str = "cpu", ratio: float = 1.0, pixels: str = "default"
+    ) -> None:
         self.base = base
         self.quantizer = base.quantizer(ratio, pixels)
         self.net, self.autoencoder = base.transformer(device), base.autoencoder(device)
@@ -92,7 +94,14 @@ class Painter:
             for prompt, index in progress(prompts):
                 started = time.perf_counter()
                 pixels = paint(
-                    self.net, self.autoencoder, self.quantizer, self.encoder, prompt, sampling, seed, index,
+                    self.net,
+                    self.autoencoder,
+                    self.quantizer,
+                    self.encoder,
+                    prompt,
+                    sampling,
+                    seed,
+                    index,
                     adapter.token if adapter else None,
                 )
                 record = {"prompt": prompt, "seed": seed, "index": index, "sampling": asdict(sampling), **origin}

@@ -193,7 +193,9 @@ def load_params(
             own = OmegaConf.select(config, f"subjects.{subject}")
             if own is None:
                 known = ", ".join(config.get("subjects") or {}) or "none yet"
-                raise InputError(f"no subject {subject!r} in {path} (known: {known}): add it with `arbooth subject add`")
+                raise InputError(
+                    f"no subject {subject!r} in {path} (known: {known}): add it with `arbooth subject add`"
+                )
             config = _merge(config, own.get("overrides") or {}, f"subjects.{subject}.overrides")
         config = _merge(config, OmegaConf.from_dotlist(list(overrides)), "the command line")
         values = OmegaConf.to_container(config, resolve=True)

@@ -8,6 +8,7 @@ Then one worker a GPU: CUDA_VISIBLE_DEVICES=0 prefect worker start --pool gpu --
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 
 from prefect import get_client
@@ -31,11 +32,8 @@ def deploy(pool: str = "gpu") -> list[str]:
     """
     project = settings().project.absolute()
     params = load_params(project / "params.yaml")
-    with get_client(sync_client=True) as client:
-        try:
-            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
-        except ObjectAlreadyExists:
-            pass
+    with get_client(sync_client=True) as client, contextlib.suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
     names = [_deploy(personalize, "personalize", s, {"subject": s}, pool, project) for s in params.subjects]
     names += [_deploy(fill_prior, "fill_prior", c, {"class_name": c}, pool, project) for c in params.classes]
     return names

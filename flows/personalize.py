@@ -30,7 +30,12 @@ def dvc(*arguments: str, quiet: bool = False) -> int:
     """
     command = [sys.executable, "-m", "dvc", *arguments]
     process = subprocess.Popen(
-        command, cwd=settings().project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        cwd=settings().project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
     lines: list[str] = []
     try:
@@ -48,13 +53,27 @@ def dvc(*arguments: str, quiet: bool = False) -> int:
     return code
 
 
-@task(name="stage", task_run_name="{stage}@{key}", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5)
+@task(
+    name="stage",
+    task_run_name="{stage}@{key}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=2,
+    retry_delay_seconds=5,
+)
 def run_stage(stage: str, key: str) -> None:
     """Bring one stage up to date; DVC skips it when nothing it depends on has changed."""
     dvc("repro", "--single-item", f"{stage}@{key}")
 
 
-@task(name="prior", task_run_name="prior@{class_name}", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5)
+@task(
+    name="prior",
+    task_run_name="prior@{class_name}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=2,
+    retry_delay_seconds=5,
+)
 def ensure_prior(class_name: str) -> bool:
     """Draw the class prior if it is not there or stale; says whether it was drawn.
 
@@ -68,7 +87,14 @@ def ensure_prior(class_name: str) -> bool:
     return True
 
 
-@task(name="publish", task_run_name="publish@{subject}", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5)
+@task(
+    name="publish",
+    task_run_name="publish@{subject}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=2,
+    retry_delay_seconds=5,
+)
 def publish_subject(subject: str) -> dict:
     """Log and register the subject's files in MLflow; idempotent by content."""
     from arbooth.stages import paths
@@ -121,5 +147,3 @@ def fill_prior(class_name: str) -> bool:
     if class_name not in params.classes:
         raise InputError(f"no class {class_name!r} in params.yaml (known: {', '.join(params.classes)})")
     return ensure_prior(class_name)
-
-

@@ -52,9 +52,19 @@ def transformer(params, work: Path, modules: Path) -> None:
     net, quantizer = load_autoencoder(params, work), quantizer_of(params)
     config = TransformerConfig(own.depth, own.width, own.heads, params.tokenizer.bits, own.text_width)
     train(
-        encode_pictures(net, pictures_views[0]), pictures_views[1], quantizer, net, config, work,
-        text_layers=own.text_layers, steps=own.steps, decay=own.decay, batch=own.batch, rate=own.rate,
-        correction=SelfCorrection(own.correction_strength, len(quantizer.schedule)), seed=params.seed,
+        encode_pictures(net, pictures_views[0]),
+        pictures_views[1],
+        quantizer,
+        net,
+        config,
+        work,
+        text_layers=own.text_layers,
+        steps=own.steps,
+        decay=own.decay,
+        batch=own.batch,
+        rate=own.rate,
+        correction=SelfCorrection(own.correction_strength, len(quantizer.schedule)),
+        seed=params.seed,
     )
 
 
@@ -84,8 +94,12 @@ def pack(params, work: Path, modules: Path) -> None:
 
 
 STEPS = {
-    "render": render, "tokenizer": tokenizer, "transformer": transformer,
-    "decoder": decoder, "encoders": encoders, "pack": pack,
+    "render": render,
+    "tokenizer": tokenizer,
+    "transformer": transformer,
+    "decoder": decoder,
+    "encoders": encoders,
+    "pack": pack,
 }
 
 if __name__ == "__main__":

@@ -70,8 +70,7 @@ class Art:
     def drawings(self, table: dict[str, list[tuple[str, str]]]) -> dict[str, list[Drawing]]:
         """Every drawing of a table, by noun."""
         return {
-            noun: [self._drawing(noun, own, where) for own in names for where in SETS]
-            for noun, names in table.items()
+            noun: [self._drawing(noun, own, where) for own in names for where in SETS] for noun, names in table.items()
         }
 
     def _drawing(self, noun: str, name: tuple[str, str], where: str) -> Drawing:

@@ -65,7 +65,10 @@ def pack(params, work: Path, out: Path = EMBEDDED) -> None:
             "transformer": config.as_dict(),
             "autoencoder": autoencoder.config.as_dict(),
             "sampling": OmegaConf.to_container(params.sampling),
-            "files": {part: {"path": name, "bytes": _bytes(out / name), "sha256": sha256(out / name)} for part, name in files.items()},
+            "files": {
+                part: {"path": name, "bytes": _bytes(out / name), "sha256": sha256(out / name)}
+                for part, name in files.items()
+            },
         },
     )
 

@@ -51,7 +51,9 @@ def snow(rng, size):
 
 
 def beach(rng, size):
-    image, pen, line = _ground(rng, size, ((90, 180, 240), (190, 228, 250)), ((240, 215, 150), (225, 190, 120)), (0.5, 0.62))
+    image, pen, line = _ground(
+        rng, size, ((90, 180, 240), (190, 228, 250)), ((240, 215, 150), (225, 190, 120)), (0.5, 0.62)
+    )
     sea = line - int(size * rng.uniform(0.13, 0.2))
     pen.rectangle((0, sea, size, line), fill=_vary(rng, (25, 125, 190)))
     pen.rectangle((0, line - size // 40, size, line), fill=(235, 245, 245))
@@ -72,7 +74,9 @@ def space(rng, size):
 
 
 def red_rug(rng, size):
-    image, pen, line = _ground(rng, size, ((225, 210, 190), (210, 195, 172)), ((150, 105, 65), (130, 88, 52)), (0.35, 0.5))
+    image, pen, line = _ground(
+        rng, size, ((225, 210, 190), (210, 195, 172)), ((150, 105, 65), (130, 88, 52)), (0.35, 0.5)
+    )
     low, inset = line + size * 0.1, rng.uniform(0.0, 0.12) * size
     corners = [(inset + 0.1 * size, low), (size - inset - 0.1 * size, low), (size - inset, size), (inset, size)]
     pen.polygon(corners, fill=_vary(rng, (190, 25, 35)), outline=(240, 200, 90), width=max(1, size // 45))
@@ -90,7 +94,9 @@ def grass(rng, size):
 
 
 def desert(rng, size):
-    image, pen, line = _ground(rng, size, ((240, 170, 90), (252, 222, 160)), ((220, 150, 75), (195, 120, 55)), (0.45, 0.6))
+    image, pen, line = _ground(
+        rng, size, ((240, 170, 90), (252, 222, 160)), ((220, 150, 75), (195, 120, 55)), (0.45, 0.6)
+    )
     for _ in range(2):
         x, w, h = rng.uniform(0, size), rng.uniform(0.3, 0.5) * size, rng.uniform(0.08, 0.16) * size
         pen.ellipse((x - w, line - h, x + w, line + h * 2), fill=_vary(rng, (222, 155, 85)))
@@ -123,7 +129,9 @@ def underwater(rng, size):
         pen.ellipse((x - r, y - r, x + r, y + r), outline=(195, 235, 250), width=max(1, size // 64))
     for _ in range(rng.integers(2, 5)):
         x, h = rng.uniform(0, size), rng.uniform(0.15, 0.35) * size
-        pen.line([(x, size), (x + 0.03 * size, size - h / 2), (x, size - h)], fill=(30, 130, 85), width=max(1, size // 28))
+        pen.line(
+            [(x, size), (x + 0.03 * size, size - h / 2), (x, size - h)], fill=(30, 130, 85), width=max(1, size // 28)
+        )
     return image
 
 
@@ -132,19 +140,23 @@ def forest(rng, size):
     for _ in range(rng.integers(5, 8)):
         x, h, w = rng.uniform(0, size), rng.uniform(0.45, 0.65) * size, rng.uniform(0.1, 0.16) * size
         pen.rectangle((x - w / 8, line - h * 0.3, x + w / 8, line), fill=(85, 60, 40))
-        pen.polygon([(x - w, line - h * 0.2), (x + w, line - h * 0.2), (x, line - h)], fill=_vary(rng, (30, 90, 45), 24))
+        pen.polygon(
+            [(x - w, line - h * 0.2), (x + w, line - h * 0.2), (x, line - h)], fill=_vary(rng, (30, 90, 45), 24)
+        )
     return image
 
 
 def wooden_table(rng, size):
-    image, pen, line = _ground(rng, size, ((195, 205, 195), (170, 180, 172)), ((195, 135, 80), (150, 95, 50)), (0.5, 0.62))
+    image, pen, line = _ground(
+        rng, size, ((195, 205, 195), (170, 180, 172)), ((195, 135, 80), (150, 95, 50)), (0.5, 0.62)
+    )
     for y in np.linspace(line, size, 6)[1:-1]:
         pen.line([(0, y), (size, y)], fill=(135, 85, 45), width=max(1, size // 64))
     return image
 
 
 def night(rng, size):
-    image, pen, line = _ground(rng, size, ((12, 18, 60), (35, 48, 105)), ((28, 45, 48), (15, 25, 30)), (0.6, 0.75))
+    image, pen, _line = _ground(rng, size, ((12, 18, 60), (35, 48, 105)), ((28, 45, 48), (15, 25, 30)), (0.6, 0.75))
     _dots(rng, pen, size, 16, (0.004, 0.009), (235, 235, 210), 0, 0.5)
     x, y, r = rng.uniform(0.1, 0.9) * size, rng.uniform(0.1, 0.25) * size, 0.09 * size
     pen.ellipse((x - r, y - r, x + r, y + r), fill=(250, 245, 205))
@@ -152,7 +164,9 @@ def night(rng, size):
 
 
 def kitchen(rng, size):
-    image, pen, line = _ground(rng, size, ((225, 238, 240), (212, 228, 232)), ((205, 205, 208), (178, 178, 184)), (0.6, 0.7))
+    image, pen, line = _ground(
+        rng, size, ((225, 238, 240), (212, 228, 232)), ((205, 205, 208), (178, 178, 184)), (0.6, 0.7)
+    )
     step = size * 0.125
     for k in np.arange(0, size, step):
         pen.line([(k, 0), (k, line)], fill=(170, 195, 202), width=max(1, size // 64))

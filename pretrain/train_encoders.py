@@ -22,7 +22,9 @@ def identity(view: View) -> str:
     return f"{view.drawing.name} {view.colour}"
 
 
-def train(pictures: np.ndarray, views: list[View], folder: Path, *, steps: int, batch: int, rate: float, seed: int) -> EmbeddedEncoders:
+def train(
+    pictures: np.ndarray, views: list[View], folder: Path, *, steps: int, batch: int, rate: float, seed: int
+) -> EmbeddedEncoders:
     """Train or go on training both towers; the resume file lies in `folder`."""
     torch.manual_seed(seed)
     net = EmbeddedEncoders(word_list())
@@ -59,13 +61,19 @@ def train(pictures: np.ndarray, views: list[View], folder: Path, *, steps: int, 
         if (step + 1) % 100 == 0 or step + 1 == steps:
             checkpoint.save(
                 folder / "encoders.pt",
-                net=net.state_dict(), optimizer=optimizer.state_dict(), step=step + 1,
-                centres=centres.detach(), sharpness=sharpness.detach(),
+                net=net.state_dict(),
+                optimizer=optimizer.state_dict(),
+                step=step + 1,
+                centres=centres.detach(),
+                sharpness=sharpness.detach(),
             )
             right = (which.argmax(1) == target[chosen]).float().mean()
             found = (match.argmax(1) == own).float().mean()
             speed = (step + 1 - first) * batch / (time.time() - started)
-            print(f"step {step + 1}/{steps} subject {subject_loss:.3f} right {right:.2f} joint {joint_loss:.3f} found {found:.2f} {speed:.0f} img/s", flush=True)
+            print(
+                f"step {step + 1}/{steps} subject {subject_loss:.3f} right {right:.2f} joint {joint_loss:.3f} found {found:.2f} {speed:.0f} img/s",
+                flush=True,
+            )
     return net.eval()
 
 

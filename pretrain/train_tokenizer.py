@@ -38,9 +38,7 @@ def quantize(quantizer: Quantizer, features: Tensor) -> tuple[Tensor, Tensor]:
 
 def reconstruction_loss(made: Tensor, real: Tensor) -> Tensor:
     """Absolute error of pixels and of their differences to the right and below (keeps edges)."""
-    edges = sum(
-        (made.diff(dim=axis) - real.diff(dim=axis)).abs().mean() for axis in (2, 3)
-    )
+    edges = sum((made.diff(dim=axis) - real.diff(dim=axis)).abs().mean() for axis in (2, 3))
     return (made - real).abs().mean() + 0.5 * (made - real).pow(2).mean() + 0.5 * edges
 
 
@@ -84,13 +82,22 @@ def train(
             for name, value in net.state_dict().items():
                 average[name].lerp_(value, 1 - min(0.998, (step + 1) / (step + 10)))
         if (step + 1) % 200 == 0 or step + 1 == steps:
-            checkpoint.save(folder / "tokenizer.pt", net=net.state_dict(), optimizer=optimizer.state_dict(), average=average, step=step + 1)
+            checkpoint.save(
+                folder / "tokenizer.pt",
+                net=net.state_dict(),
+                optimizer=optimizer.state_dict(),
+                average=average,
+                step=step + 1,
+            )
             current = {k: v.clone() for k, v in net.state_dict().items()}
             net.load_state_dict(average)
             score = evaluate(net, quantizer, held, folder / "tokenizer.png")
             net.load_state_dict(current)
             speed = (step + 1 - first) * batch / (time.time() - started)
-            print(f"step {step + 1}/{steps} loss {loss.item():.4f} commit {commit.item():.3f} usage {float(usage):.4f} psnr {score:.2f} dB {speed:.0f} img/s", flush=True)
+            print(
+                f"step {step + 1}/{steps} loss {loss.item():.4f} commit {commit.item():.3f} usage {float(usage):.4f} psnr {score:.2f} dB {speed:.0f} img/s",
+                flush=True,
+            )
     net.load_state_dict(average)
     return net
 
@@ -109,7 +116,15 @@ def evaluate(net: Autoencoder, quantizer: Quantizer, real: Tensor, sheet: Path |
 
 
 def refine(
-    net: Autoencoder, quantizer: Quantizer, pictures: np.ndarray, folder: Path, *, steps: int, batch: int, rate: float, seed: int
+    net: Autoencoder,
+    quantizer: Quantizer,
+    pictures: np.ndarray,
+    folder: Path,
+    *,
+    steps: int,
+    batch: int,
+    rate: float,
+    seed: int,
 ) -> None:
     """Go on with the decoder alone: the codes stay as they are, so the transformer does too."""
     decoder = net.decoder.requires_grad_(True).to(memory_format=torch.channels_last)
@@ -136,7 +151,13 @@ def refine(
             for name, value in decoder.state_dict().items():
                 average[name].lerp_(value, 1 - min(0.995, (step + 1) / (step + 10)))
         if (step + 1) % 100 == 0 or step + 1 == steps:
-            checkpoint.save(folder / "decoder.pt", net=decoder.state_dict(), optimizer=optimizer.state_dict(), average=average, step=step + 1)
+            checkpoint.save(
+                folder / "decoder.pt",
+                net=decoder.state_dict(),
+                optimizer=optimizer.state_dict(),
+                average=average,
+                step=step + 1,
+            )
             current = {k: v.clone() for k, v in decoder.state_dict().items()}
             decoder.load_state_dict(average)
             score = evaluate(net, quantizer, held, folder / "decoder.png")

@@ -41,9 +41,7 @@ SHOWN = (
 @torch.no_grad()
 def encode_pictures(net: Autoencoder, pictures: np.ndarray, batch: int = 256) -> Tensor:
     """Raw features of every picture, float16 [N,D,H,W]: the sign decides, so half precision will do."""
-    parts = [
-        net.encode(to_pixels(np.array(pictures[i : i + batch]))).half() for i in range(0, len(pictures), batch)
-    ]
+    parts = [net.encode(to_pixels(np.array(pictures[i : i + batch]))).half() for i in range(0, len(pictures), batch)]
     return torch.cat(parts)
 
 
@@ -133,10 +131,17 @@ def train(
         running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
         if (step + 1) % save_every == 0 or step + 1 == steps:
             checkpoint.save(
-                folder / "transformer.pt", net=both.state_dict(), optimizer=optimizer.state_dict(), average=average, step=step + 1
+                folder / "transformer.pt",
+                net=both.state_dict(),
+                optimizer=optimizer.state_dict(),
+                average=average,
+                step=step + 1,
             )
             speed = (step + 1 - first) * batch / (time.time() - started)
-            print(f"step {step + 1}/{steps} samples {(step + 1) * batch} loss {running:.4f} {speed:.1f} samples/s", flush=True)
+            print(
+                f"step {step + 1}/{steps} samples {(step + 1) * batch} loss {running:.4f} {speed:.1f} samples/s",
+                flush=True,
+            )
             current = {k: v.clone() for k, v in both.state_dict().items()}
             both.load_state_dict(average)
             paint(both, tokenizer, quantizer, autoencoder, folder / "transformer.png")
@@ -150,7 +155,9 @@ def _text(rng, views: list[View], tokenizer, encoder, net: Transformer) -> Text:
     unknown = tokenizer.unk_token_id
     ids = [drop_words(rng, row, unknown, 0.02) for row in tokenizer(captions).input_ids]
     lengths = [len(row) for row in ids]
-    padded = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in ids], batch_first=True, padding_value=tokenizer.pad_token_id)
+    padded = nn.utils.rnn.pad_sequence(
+        [torch.tensor(row) for row in ids], batch_first=True, padding_value=tokenizer.pad_token_id
+    )
     mask = (torch.arange(padded.shape[1])[None] < torch.tensor(lengths)[:, None]).long()
     text = Text(encoder(input_ids=padded, attention_mask=mask).last_hidden_state, lengths)
     dropped = torch.from_numpy(rng.random(len(views)) < 0.1)[:, None, None]
@@ -158,7 +165,9 @@ def _text(rng, views: list[View], tokenizer, encoder, net: Transformer) -> Text:
 
 
 @torch.no_grad()
-def paint(both: nn.ModuleDict, tokenizer, quantizer: Quantizer, autoencoder: Autoencoder, sheet: Path, rows: int = 3) -> None:
+def paint(
+    both: nn.ModuleDict, tokenizer, quantizer: Quantizer, autoencoder: Autoencoder, sheet: Path, rows: int = 3
+) -> None:
     """A sheet of the shown prompts, one column each, with guidance 3."""
     encoder = TextEncoder(both["text"], tokenizer)
     prompts = [encoder.encode(p).features for p in SHOWN]

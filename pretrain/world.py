@@ -137,5 +137,7 @@ def _wear(thing: Image.Image, worn: Image.Image, accessory: str) -> Image.Image:
     canvas = Image.new("RGBA", (thing.width, thing.height + lift))
     canvas.paste(thing, (0, lift))
     y = top + lift + drop - (lift if sits else 0) if sits else top + drop
-    canvas.alpha_composite(worn, (int(np.clip(middle - width / 2, 0, thing.width - width)), int(y if not sits else top)))
+    canvas.alpha_composite(
+        worn, (int(np.clip(middle - width / 2, 0, thing.width - width)), int(y if not sits else top))
+    )
     return canvas

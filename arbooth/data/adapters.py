@@ -73,9 +73,13 @@ def check_fits(adapter: Adapter, net: Transformer, base_hash: str) -> None:
     own = dict(net.named_parameters())
     for name, value in [("subject_token", adapter.token), *adapter.parameters.items()]:
         if name != "subject_token" and (name not in own or own[name].shape != value.shape):
-            raise InputError(f"the adapter of {adapter.subject!r} has {name} {tuple(value.shape)}, which this base lacks")
+            raise InputError(
+                f"the adapter of {adapter.subject!r} has {name} {tuple(value.shape)}, which this base lacks"
+            )
         if not torch.isfinite(value).all():
-            raise InputError(f"the adapter of {adapter.subject!r} holds numbers that are not finite in {name}: train it again")
+            raise InputError(
+                f"the adapter of {adapter.subject!r} holds numbers that are not finite in {name}: train it again"
+            )
 
 
 @contextmanager

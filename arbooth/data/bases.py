@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -124,7 +123,9 @@ class Base:
             InputError: the folder is not a T5 encoder in the layout of `transformers`.
         """
         from transformers import AutoTokenizer, T5EncoderModel
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         folder = self.verified("text")
         try:
             model = T5EncoderModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
@@ -253,7 +254,9 @@ def _find_parts(folder: Path, text: Path | None) -> dict[str, Path]:
     for part, paths in found.items():
         if len(paths) != 1:
             names_ = ", ".join(p.name for p in paths)
-            raise InputError(f"{folder} must hold one of {wanted[part]}; it holds {len(paths)}{': ' + names_ if names_ else ''}")
+            raise InputError(
+                f"{folder} must hold one of {wanted[part]}; it holds {len(paths)}{': ' + names_ if names_ else ''}"
+            )
     return {part: paths[0].absolute() for part, paths in found.items()}
 
 
@@ -267,7 +270,9 @@ def _check_fit(state: dict[str, Tensor], public: dict[str, str], kind, config, p
     wrong = [k for k, v in renamed.items() if v.shape != own[k].shape]
     if wrong:
         k = wrong[0]
-        raise InputError(f"{path}: {k} is {tuple(renamed[k].shape)}, where its other sizes ask for {tuple(own[k].shape)}")
+        raise InputError(
+            f"{path}: {k} is {tuple(renamed[k].shape)}, where its other sizes ask for {tuple(own[k].shape)}"
+        )
 
 
 def _bytes(path: Path) -> int:

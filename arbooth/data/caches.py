@@ -50,7 +50,9 @@ def read_tensors(path: Path, expected: dict[str, str]) -> dict[str, Tensor]:
     tensors, header = open_tensors(path)
     stale = sorted(k for k, v in expected.items() if header.get(k) != v)
     if stale:
-        raise InputError(f"{path} is stale: it was made with another {' and '.join(stale)}; run `dvc repro` to make it anew")
+        raise InputError(
+            f"{path} is stale: it was made with another {' and '.join(stale)}; run `dvc repro` to make it anew"
+        )
     return tensors
 
 
@@ -66,7 +68,7 @@ def open_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"{path} is not there: run `dvc repro`, which makes it")
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+            return {key: file.get_tensor(key) for key in file}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a whole safetensors file ({error}): delete it and run `dvc repro`") from None
 

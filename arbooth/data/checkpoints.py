@@ -51,7 +51,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}
+            return {key: file.get_tensor(key) for key in file}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a whole safetensors file ({error}): copy it again") from None
 
@@ -102,7 +102,9 @@ def fill(module: nn.Module, state: dict[str, Tensor], what: str) -> nn.Module:
     odd = sorted(set(own) ^ set(state))
     if odd:
         raise InputError(f"{what}: {len(odd)} missing or unknown keys ({', '.join(odd[:3])})")
-    wrong = [f"{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}" for k in own if own[k].shape != state[k].shape]
+    wrong = [
+        f"{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}" for k in own if own[k].shape != state[k].shape
+    ]
     if wrong:
         raise InputError(f"{what}: {len(wrong)} shapes do not fit ({'; '.join(wrong[:3])})")
     module.load_state_dict(state, assign=True)

@@ -64,6 +64,4 @@ def draw_prior(
         bits.append(drawn.bits.cpu())
         margins.append((drawn.logits[..., 1] - drawn.logits[..., 0]).half().cpu())
         zeros.append(drawn.logits[..., 0].half().cpu())
-    return ClassPrior(
-        torch.cat(bits), torch.cat(margins), torch.cat(zeros) if keep_pairs else None, features_TF.cpu()
-    )
+    return ClassPrior(torch.cat(bits), torch.cat(margins), torch.cat(zeros) if keep_pairs else None, features_TF.cpu())

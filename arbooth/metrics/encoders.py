@@ -102,7 +102,9 @@ class LPIPS(nn.Module):
         sizes = [(3, 64, 11, 4, 2), (64, 192, 5, 1, 2), (192, 384, 3, 1, 1), (384, 256, 3, 1, 1), (256, 256, 3, 1, 1)]
         self.convs = nn.ModuleList(nn.Conv2d(i, o, k, s, p) for i, o, k, s, p in sizes)
         if not folder.is_dir():
-            raise InputError(f"{folder} is not there: put alexnet.pth and lpips_alex.pth into it, or evaluate.encoders: embedded")
+            raise InputError(
+                f"{folder} is not there: put alexnet.pth and lpips_alex.pth into it, or evaluate.encoders: embedded"
+            )
         alexnet, heads = read_weights(folder / "alexnet.pth"), read_weights(folder / "lpips_alex.pth")
         try:
             for conv, index in zip(self.convs, (0, 3, 6, 8, 10)):
@@ -110,7 +112,9 @@ class LPIPS(nn.Module):
             for k in range(len(sizes)):
                 self.register_buffer(f"head{k}", heads[f"lin{k}.model.1.weight"].clone())
         except (KeyError, RuntimeError) as error:
-            raise InputError(f"{folder} does not hold AlexNet and LPIPS weights: {str(error).splitlines()[0]}") from None
+            raise InputError(
+                f"{folder} does not hold AlexNet and LPIPS weights: {str(error).splitlines()[0]}"
+            ) from None
 
     def _maps(self, x: Tensor) -> list[Tensor]:
         maps = []
@@ -155,7 +159,9 @@ def _covered(pixels: Tensor, shorter: int, crop: int) -> Tensor:
 
 def _normalized(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     shape = (1, 3, 1, 1)
-    return (pixels - torch.tensor(mean, device=pixels.device).view(shape)) / torch.tensor(std, device=pixels.device).view(shape)
+    return (pixels - torch.tensor(mean, device=pixels.device).view(shape)) / torch.tensor(
+        std, device=pixels.device
+    ).view(shape)
 
 
 def load_encoders(kind: str, embedded: Path, folder: Path, device: torch.device | str = "cpu") -> Encoders:

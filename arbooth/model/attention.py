@@ -35,9 +35,7 @@ def block_causal_attention(
     if backend != "scales":
         raise ValueError(f"unknown attention backend {backend!r}: one of {', '.join(BACKENDS)}")
     parts = [
-        scaled_dot_product_attention(
-            q_BHLE[:, :, start:end], k_BHLE[:, :, :end], v_BHLE[:, :, :end], scale=1.0
-        )
+        scaled_dot_product_attention(q_BHLE[:, :, start:end], k_BHLE[:, :, :end], v_BHLE[:, :, :end], scale=1.0)
         for start, end in schedule.spans
     ]
     return torch.cat(parts, dim=2)

@@ -116,15 +116,10 @@ class Quantizer:
             if flips_BLP is not None:
                 bits_map = bits_map ^ self.to_map(flips_BLP[:, start:end].bool(), scale)
             canvas = self.add(canvas, self.code(bits_map, canvas.dtype))
-        if inputs:
-            joined = torch.cat(inputs, dim=1)
-        else:
-            joined = features_BDHW.new_empty(batch, 0, self.token_bits)
+        joined = torch.cat(inputs, dim=1) if inputs else features_BDHW.new_empty(batch, 0, self.token_bits)
         return Tokens(joined, torch.cat(targets, dim=1))
 
-    def draw_flips(
-        self, batch: int, correction: SelfCorrection, generator: torch.Generator | None
-    ) -> Tensor:
+    def draw_flips(self, batch: int, correction: SelfCorrection, generator: torch.Generator | None) -> Tensor:
         """Flips [B,L,P]: one strength a sample and scale, then every bit on its own."""
         levels = round(correction.strength * 100) + 1
         flips = torch.zeros(batch, self.schedule.length, self.token_bits, dtype=torch.bool)

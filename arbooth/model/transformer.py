@@ -306,9 +306,7 @@ class Transformer(nn.Module):
             x = checkpoint(run, block, x, use_reentrant=False) if recompute else run(block, x)
         return self._logits(x, condition)
 
-    def step(
-        self, x_BLD: Tensor | None, condition: Condition, scale: int, schedule: Schedule, caches: list
-    ) -> Tensor:
+    def step(self, x_BLD: Tensor | None, condition: Condition, scale: int, schedule: Schedule, caches: list) -> Tensor:
         """One scale of sampling: inputs [B,h*w,D] (None at the first) -> logits [B,h*w,D,2]."""
         start, end = schedule.spans[scale]
         x = condition.start if x_BLD is None else self.token(x_BLD).to(condition.start.dtype)

@@ -28,13 +28,24 @@ class Request(BaseModel):
     top_p: float | None = None
 
 
+class Picture(BaseModel):
+    """One painted picture: the PNG's bytes are base64 text."""
+
+    prompt: str
+    seed: int
+    index: int
+    png: str
+
+
 class SubjectModel(PythonModel):
-    """Paints one subject. Each answer holds prompt, seed, index and the PNG as base64."""
+    """Paints one subject; answers are `Picture` dictionaries."""
 
     def load_context(self, context) -> None:
         from arbooth.serving.registry import load_registered
 
-        self.painter, self.subject = load_registered(Path(context.artifacts["adapter"]), Path(context.artifacts["base"]))
+        self.painter, self.subject = load_registered(
+            Path(context.artifacts["adapter"]), Path(context.artifacts["base"])
+        )
 
     def predict(self, model_input: list[Request]) -> list[dict]:
         """Paint every request; pictures do not depend on what else is asked."""

@@ -45,9 +45,27 @@ _ADAPTER = "artifacts/finetune/{key}.safetensors"
 TABLE = {
     stage.name: stage
     for stage in (
-        Stage("preprocess", "subject", ("base", "picture", "subjects"), {"photos": "photos/{key}"}, {"images": "artifacts/preprocess/{key}"}),
-        Stage("tokenize", "subject", (*_SUBJECT, "templates"), {"images": "artifacts/preprocess/{key}"}, {"tokens": _TOKENS}),
-        Stage("prior", "class", ("base", "picture", "classes", "templates", "prior", "seed"), {}, {"prior": "artifacts/prior/{key}.safetensors"}),
+        Stage(
+            "preprocess",
+            "subject",
+            ("base", "picture", "subjects"),
+            {"photos": "photos/{key}"},
+            {"images": "artifacts/preprocess/{key}"},
+        ),
+        Stage(
+            "tokenize",
+            "subject",
+            (*_SUBJECT, "templates"),
+            {"images": "artifacts/preprocess/{key}"},
+            {"tokens": _TOKENS},
+        ),
+        Stage(
+            "prior",
+            "class",
+            ("base", "picture", "classes", "templates", "prior", "seed"),
+            {},
+            {"prior": "artifacts/prior/{key}.safetensors"},
+        ),
         Stage(
             "finetune",
             "subject",
@@ -60,13 +78,21 @@ TABLE = {
             "subject",
             (*_SUBJECT, "templates", "prompt_sets", "generate", "seed"),
             {"adapter": _ADAPTER},
-            {"images": "artifacts/generate/{key}", "sheet": "artifacts/sheets/{key}.png", "timing": "artifacts/timing/{key}.json"},
+            {
+                "images": "artifacts/generate/{key}",
+                "sheet": "artifacts/sheets/{key}.png",
+                "timing": "artifacts/timing/{key}.json",
+            },
         ),
         Stage(
             "evaluate",
             "subject",
             ("base", "subjects", "classes", "evaluate"),
-            {"photos": "artifacts/preprocess/{key}", "images": "artifacts/generate/{key}", "timing": "artifacts/timing/{key}.json"},
+            {
+                "photos": "artifacts/preprocess/{key}",
+                "images": "artifacts/generate/{key}",
+                "timing": "artifacts/timing/{key}.json",
+            },
             {"metrics": "artifacts/evaluate/{key}.json", "prompts": "artifacts/prompts/{key}.csv"},
         ),
         Stage(
@@ -79,7 +105,21 @@ TABLE = {
         Stage(
             "publish",
             "all",
-            ("base", "picture", "subjects", "classes", "templates", "prior", "methods", "finetune", "generate", "evaluate", "publish", "prompt_sets", "seed"),
+            (
+                "base",
+                "picture",
+                "subjects",
+                "classes",
+                "templates",
+                "prior",
+                "methods",
+                "finetune",
+                "generate",
+                "evaluate",
+                "publish",
+                "prompt_sets",
+                "seed",
+            ),
             {
                 "adapters": "artifacts/finetune",
                 "curves": "artifacts/curves",
@@ -94,7 +134,9 @@ TABLE = {
 }
 
 
-def run(name: str, key: str | None = None, params: Params | None = None, overrides: Sequence[str] = ()) -> dict[str, Path]:
+def run(
+    name: str, key: str | None = None, params: Params | None = None, overrides: Sequence[str] = ()
+) -> dict[str, Path]:
     """Run one stage.
 
     Args:
@@ -135,7 +177,9 @@ def paths(stage: Stage, key: str | None, params: Params) -> tuple[dict[str, Path
     if stage.over == "all" and key is not None:
         raise InputError(f"stage {stage.name} runs for all at once: leave {key!r} away")
     if stage.over != "all" and key not in known:
-        raise InputError(f"stage {stage.name} runs for one {stage.over} (known: {', '.join(known) or 'none'}), not {key!r}")
+        raise InputError(
+            f"stage {stage.name} runs for one {stage.over} (known: {', '.join(known) or 'none'}), not {key!r}"
+        )
     class_name = params.subjects[key].class_name if stage.over == "subject" else ""
     project = settings().project.absolute()
     fill = {"key": key, "class": class_name}

@@ -58,7 +58,9 @@ def run(params, key, reads, writes) -> None:
         )
     # Weights of a bfloat16 run are used in bfloat16: nothing is lost by keeping them so.
     parameters = {name: value.to(dtype).cpu() for name, value in result.parameters.items()}
-    adapter = Adapter(result.token.cpu(), parameters, base.hash, key, noun, {"method": params.finetune.method, **vars(recipe)})
+    adapter = Adapter(
+        result.token.cpu(), parameters, base.hash, key, noun, {"method": params.finetune.method, **vars(recipe)}
+    )
     write_adapter(writes["adapter"], adapter)
     write_curves(writes["curves"], result.history)
     resume.finish()

@@ -10,8 +10,8 @@ from arbooth.data.bases import load_base
 from arbooth.data.files import whole_folder, write_json
 from arbooth.data.records import contact_sheet, write_picture
 from arbooth.model.sampling import Sampling
-from arbooth.progress import track
 from arbooth.painter import Painter
+from arbooth.progress import track
 from arbooth.settings import settings, torch_device
 
 
@@ -27,7 +27,8 @@ def prompts_of(params, key: str) -> list[dict]:
     template = params.templates.prior
     prompt = template.replace("{class}", noun)
     wanted += [
-        {"kind": "class", "template": template, "prompt": prompt, "index": i} for i in range(params.generate.class_images)
+        {"kind": "class", "template": template, "prompt": prompt, "index": i}
+        for i in range(params.generate.class_images)
     ]
     return wanted
 

@@ -23,7 +23,10 @@ def publish_subject(params, subject: str, reads) -> Published:
         "seed": params.seed,
         "subject": own.model_dump(by_alias=True, exclude={"overrides", "crops"}),
         "method": params.methods[params.finetune.method].model_dump(),
-        **{name: getattr(params, name).model_dump() for name in ("picture", "templates", "prior", "finetune", "generate", "evaluate")},
+        **{
+            name: getattr(params, name).model_dump()
+            for name in ("picture", "templates", "prior", "finetune", "generate", "evaluate")
+        },
     }
     base = load_base(params.base, here.project, here.path("weights"))
     noun = params.classes[own.class_name].noun

@@ -42,7 +42,7 @@ def _page(params, metrics, columns, overall, reads) -> str:
         title = html.escape(f"{subject} ({noun})")
         sections.append(
             f'<h2>{title}</h2>\n<img alt="contact sheet of {title}" src="data:image/png;base64,{sheet}">\n'
-            f'{_prompts(reads["prompts"] / f"{subject}.csv")}'
+            f"{_prompts(reads['prompts'] / f'{subject}.csv')}"
         )
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>arbooth report</title>\n<style>{_STYLE}</style></head>\n'
@@ -62,10 +62,10 @@ def _prompts(path) -> str:
         rows = list(csv.DictReader(file))
     names = [n for n in rows[0] if n not in ("kind", "images")]
     head = "".join(f"<th>{html.escape(n)}</th>" for n in names)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(_short(row[n]))}</td>" for n in names) + "</tr>" for row in rows
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(_short(row[n]))}</td>" for n in names) + "</tr>" for row in rows)
+    return (
+        f'<details><summary>per prompt</summary><div class="wide"><table><tr>{head}</tr>{body}</table></div></details>'
     )
-    return f'<details><summary>per prompt</summary><div class="wide"><table><tr>{head}</tr>{body}</table></div></details>'
 
 
 def _short(value: str) -> str:

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from arbooth.data.adapters import read_adapter
 from arbooth.data.bases import Base
 from arbooth.data.files import read_json, sha256
 from arbooth.errors import InputError
@@ -46,7 +45,9 @@ class Published:
     gate: list[str]
 
 
-def publish(subject: str, noun: str, files: Files, base: Base, params: dict, gate, experiment: str, tracking_uri: str) -> Published:
+def publish(
+    subject: str, noun: str, files: Files, base: Base, params: dict, gate, experiment: str, tracking_uri: str
+) -> Published:
     """Log, register and alias one subject; does nothing that is done already.
 
     Args:
@@ -75,7 +76,9 @@ def publish(subject: str, noun: str, files: Files, base: Base, params: dict, gat
         if not failures:
             _alias(client, name, "champion", version.version)
         champion = client.get_registered_model(name).aliases.get("champion")
-        return Published(subject, version.run_id, str(version.version), new, str(champion) == str(version.version), failures)
+        return Published(
+            subject, version.run_id, str(version.version), new, str(champion) == str(version.version), failures
+        )
 
 
 def content_key(files: Files, params: dict) -> str:
@@ -110,7 +113,8 @@ def ledger(tracking_uri: str):
         Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     import logging
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for chatty in ("alembic", "mlflow"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -168,7 +172,6 @@ def _log_model(mlflow, subject: str, files: Files, base: Base) -> None:
             name="model",
             python_model=str(SERVED),
             artifacts={"adapter": str(files.adapter), "base": str(record)},
-            input_example=[{"prompt": f"a <S*> {read_adapter(files.adapter).noun}", "n": 1, "seed": 0}],
             pip_requirements=["arbooth"],
         )
 

@@ -1,0 +1,34 @@
+# make demo: everything, on the embedded base. make test: the tests. Both set up what is missing.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+export DO_NOT_TRACK = 1
+export PREFECT_SERVER_ANALYTICS_ENABLED = false
+export MLFLOW_DISABLE_TELEMETRY = true
+
+.PHONY: demo test setup lint clean
+
+demo: setup
+	@PATH="$(abspath $(BIN)):$$PATH" dvc repro --quiet
+	@$(BIN)/arbooth summary
+
+test: setup
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff check .
+
+setup: $(STAMP)
+
+# Versions are locked; torch is named by its exact version, so that pip may take a CPU build.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "arbooth needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 2; }
+	@echo "setting up $(VENV) (once, a few minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.lock)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

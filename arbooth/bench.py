@@ -1,0 +1,209 @@
+"""Timings side by side, in one process and run: this project's training step and the published one.
+
+Both fine-tune the same layers of the same network with the same batch of photos and class samples.
+The published way encodes photos and prompts anew, samples the teacher through all scales, recomputes
+activations and steps the optimiser twice; here photos, prompts and the teacher come from caches.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from arbooth.data.bases import Base, load_base
+from arbooth.method import losses
+from arbooth.method.fit import FitSettings, Fitting
+from arbooth.method.prior import ClassPrior, draw_prior
+from arbooth.method.seeds import generator
+from arbooth.model.sampling import Sampling, sample
+from arbooth.model.transformer import Text
+from arbooth.painter import Painter
+from arbooth.params import load_params
+from arbooth.progress import track
+from arbooth.settings import settings, torch_device
+from arbooth.stages.finetune import fit_settings
+
+SUBJECT, CLASS = "a photo of <S*> cat", "a photo of cat"
+
+
+class Clock:
+    """Sums seconds by part; waits for the device before it reads the time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.parts = device, {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        started = self._now()
+        yield
+        self.parts.setdefault(name, []).append(self._now() - started)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def medians(self) -> dict[str, float]:
+        return {name: statistics.median(values) for name, values in self.parts.items()}
+
+
+class Bench:
+    """The networks, photos and prompts that both kinds of step share."""
+
+    def __init__(self, base: Base, recipe: FitSettings, prior: Sampling) -> None:
+        device = torch_device()
+        self.device, self.recipe, self.prior_sampling = device, recipe, prior
+        self.net, self.teacher = base.transformer(device), base.transformer(device)
+        self.autoencoder, self.encoder = base.autoencoder(device), base.text_encoder(device)
+        self.quantizer = base.quantizer()
+        height, width = base.picture_size(self.quantizer)
+        self.photos = torch.rand(4, 3, height, width, generator=generator(0, "photos")).to(device) * 2 - 1
+        with torch.inference_mode():
+            features = self.autoencoder.encode(self.photos)
+        cached = draw_prior(
+            self.teacher, self.quantizer, self.encoder.encode(CLASS).features, 2 * recipe.batch, prior, 0
+        )
+        self.fitting = Fitting(self.net, self.quantizer, features.clone(), self.encoder.encode(SUBJECT), cached, recipe)
+
+    def cached_step(self, clock: Clock, number: int) -> None:
+        """What `Fitting.step` does, with a clock around each part."""
+        run = self.fitting
+        draw = generator(0, "bench", number)
+        run.optimizer.zero_grad(set_to_none=True)
+        with clock.part("forward"):
+            loss, _ = run.loss(draw)
+        with clock.part("backward"):
+            loss.backward()
+        with clock.part("optimiser"):
+            run.optimizer.step()
+
+    def published_step(self, clock: Clock, number: int) -> None:
+        """Subject step, then prior step, each with its own backward pass and optimiser step."""
+        run, batch = self.fitting, self.recipe.batch
+        draw = generator(0, "bench", number)
+        chosen = torch.randint(len(self.photos), (batch,), generator=draw).to(self.device)
+        with clock.part("encode photos"), torch.no_grad():
+            features = self.autoencoder.encode(self.photos[chosen])
+        with clock.part("encode prompts"):
+            subject, class_prompt = self.encoder.encode(SUBJECT), self.encoder.encode(CLASS)
+        tokens = self.quantizer.encode(features, correction=run.correction, generator=draw)
+        text = Text.stack([subject.with_subject(run.token)] * batch)
+        self._optimise(
+            clock,
+            text,
+            tokens.inputs,
+            lambda out: losses.weighted_loss(losses.cross_entropy(out, tokens.bits), run.weights),
+        )
+        text = Text.stack([class_prompt.features] * batch)
+        with clock.part("sample the teacher"):
+            drawn = sample(
+                self.teacher,
+                self.quantizer,
+                text,
+                self.prior_sampling,
+                [generator(0, "bench", number, i) for i in range(batch)],
+                keep_logits=True,
+            )
+        margins = (drawn.logits[..., 1] - drawn.logits[..., 0]).clone()
+        inputs, _ = self.quantizer.inputs_from_bits(drawn.bits)
+        weight = self.recipe.prior_weight
+        self._optimise(clock, text, inputs, lambda out: weight * losses.bernoulli_distillation(out, margins))
+
+    def _optimise(self, clock: Clock, text: Text, inputs: torch.Tensor, loss_of: Callable) -> None:
+        run = self.fitting
+        run.optimizer.zero_grad(set_to_none=True)
+        with clock.part("forward"):
+            loss = loss_of(self.net(text, inputs, self.quantizer.schedule, recompute=True))
+        with clock.part("backward"):
+            loss.backward()
+        with clock.part("optimiser"):
+            run.optimizer.step()
+
+
+def report(steps: int, batch: int, out: Path | None = None) -> list[str]:
+    """Run the benchmark; lines for people, and JSON for programs if asked."""
+    here = settings()
+    params = load_params(here.project / "params.yaml")
+    base = load_base(params.base, here.project, here.path("weights"))
+    recipe = fit_settings(params)
+    numbers = {
+        "device": str(torch_device()),
+        "threads": torch.get_num_threads(),
+        "base": base.name,
+        "batch": batch,
+        "steps": steps,
+    }
+    numbers["seconds_per_image"] = _image_seconds(base)
+    own = params.prior
+    bench = Bench(
+        base, FitSettings(**{**vars(recipe), "batch": batch}), Sampling(1.0, own.temperature, own.top_k, own.top_p)
+    )
+    cached, published = Clock(bench.device), Clock(bench.device)
+    for number in track(range(steps + 1), "bench"):
+        if number == 1:  # the first round warms up
+            cached.parts, published.parts = {}, {}
+        with cached.part("step"):
+            bench.cached_step(cached, number)
+        with published.part("step"):
+            bench.published_step(published, number)
+    numbers["cached"], numbers["published"] = _per_step(cached, steps), _per_step(published, steps)
+    numbers["speedup"] = numbers["published"]["step"] / numbers["cached"]["step"]
+    numbers["finetune_steps"], numbers["finetune_seconds"] = recipe.steps, _finetune_seconds(bench, recipe)
+    if out is not None:
+        from arbooth.data.files import write_json
+
+        write_json(out, numbers)
+    return _lines(numbers)
+
+
+def _per_step(clock: Clock, steps: int) -> dict[str, float]:
+    """Median seconds a step of each part; parts that happen twice a step count twice."""
+    return {name: statistics.median(values) * (len(values) // steps) for name, values in clock.parts.items()}
+
+
+def _image_seconds(base: Base) -> float:
+    painter = Painter(base, torch_device())
+    paintings = painter.paint([(CLASS, index) for index in range(6)], 0, painter.sampling())
+    return statistics.median(p.seconds for p in paintings[1:])
+
+
+def _finetune_seconds(bench: Bench, recipe: FitSettings) -> float:
+    """A whole run with the defaults of params.yaml, from caches."""
+    run = Fitting(
+        bench.net, bench.quantizer, bench.fitting.features, bench.fitting.prompt, _enough(bench, recipe), recipe
+    )
+    started = time.perf_counter()
+    for _ in track(range(recipe.steps), "finetune"):
+        run.step()
+    return time.perf_counter() - started
+
+
+def _enough(bench: Bench, recipe: FitSettings) -> ClassPrior | None:
+    return bench.fitting.prior if recipe.prior != "none" else None
+
+
+def _lines(numbers: dict) -> list[str]:
+    lines = [
+        f"base {numbers['base']} on {numbers['device']}, {numbers['threads']} threads, batch {numbers['batch']} photos "
+        f"and {numbers['batch']} class samples, median of {numbers['steps']} steps",
+        f"one image                 {numbers['seconds_per_image']:.3f} s",
+        f"finetune, {numbers['finetune_steps']} steps       {numbers['finetune_seconds']:.1f} s (defaults of params.yaml)",
+        "",
+        f"{'milliseconds a step':<24}{'from caches':>14}{'published way':>16}",
+    ]
+    for name in dict.fromkeys([*numbers["published"], *numbers["cached"]]):
+        if name != "step":
+            own, theirs = numbers["cached"].get(name), numbers["published"].get(name)
+            lines.append(f"  {name:<22}{_ms(own):>14}{_ms(theirs):>16}")
+    lines.append(f"  {'whole step':<22}{_ms(numbers['cached']['step']):>14}{_ms(numbers['published']['step']):>16}")
+    lines.append(f"from caches a step is {numbers['speedup']:.2f} times faster")
+    return lines
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1000 * seconds:.1f}"
