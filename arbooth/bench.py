@@ -63,12 +63,12 @@ class Bench:
         self.quantizer = base.quantizer()
         height, width = base.picture_size(self.quantizer)
         self.photos = torch.rand(4, 3, height, width, generator=generator(0, "photos")).to(device) * 2 - 1
-        with torch.inference_mode():
+        with torch.no_grad():
             features = self.autoencoder.encode(self.photos)
         cached = draw_prior(
             self.teacher, self.quantizer, self.encoder.encode(CLASS).features, 2 * recipe.batch, prior, 0
         )
-        self.fitting = Fitting(self.net, self.quantizer, features.clone(), self.encoder.encode(SUBJECT), cached, recipe)
+        self.fitting = Fitting(self.net, self.quantizer, features, self.encoder.encode(SUBJECT), cached, recipe)
 
     def cached_step(self, clock: Clock, number: int) -> None:
         """What `Fitting.step` does, with a clock around each part."""
@@ -109,7 +109,7 @@ class Bench:
                 [generator(0, "bench", number, i) for i in range(batch)],
                 keep_logits=True,
             )
-        margins = (drawn.logits[..., 1] - drawn.logits[..., 0]).clone()
+        margins = (drawn.logits[..., 1] - drawn.logits[..., 0])
         inputs, _ = self.quantizer.inputs_from_bits(drawn.bits)
         weight = self.recipe.prior_weight
         self._optimise(clock, text, inputs, lambda out: weight * losses.bernoulli_distillation(out, margins))

@@ -68,7 +68,7 @@ def open_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"{path} is not there: run `dvc repro`, which makes it")
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file}, file.metadata() or {}
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a whole safetensors file ({error}): delete it and run `dvc repro`") from None
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ class TextTower(nn.Module):
 class EmbeddedEncoders(nn.Module):
     """The three offline encoders behind the interface of `metrics.encoders`."""
 
-    names = {
+    names: ClassVar[dict[str, str]] = {
         "image": "I_embedded",
         "joint": "I_embedded_joint",
         "text": "T_embedded",

@@ -74,7 +74,7 @@ def draw_bits(margin_BNP: Tensor, sampling: Sampling, generators: list[torch.Gen
     return noise.to(chance.device) < chance
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sample(
     transformer: Transformer,
     quantizer: Quantizer,

@@ -66,7 +66,7 @@ class TextEncoder:
         words = prompt.replace(IDENTIFIER, " ").split()
         return [w for w in words if unknown in self.tokenizer(w, add_special_tokens=False).input_ids]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, prompt: str) -> Prompt:
         """Features of one prompt, float32 or better.
 
@@ -78,4 +78,4 @@ class TextEncoder:
         ids = self.tokenizer(prompt, truncation=True, max_length=self.longest, return_tensors="pt").input_ids
         hidden = self.model(input_ids=ids.to(self.model.device)).last_hidden_state[0]
         rows = tuple(i for i, token in enumerate(ids[0].tolist()) if token == self.identifier)
-        return Prompt(hidden.float().clone(), rows)
+        return Prompt(hidden.float(), rows)

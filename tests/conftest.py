@@ -1,0 +1,149 @@
+"""Shared fixtures: tiny networks, and throw-away projects that run the real pipeline."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+os.environ.update(
+    MLFLOW_DISABLE_TELEMETRY="true",
+    DO_NOT_TRACK="1",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW="ignore",
+    HF_HUB_OFFLINE="1",
+    ARBOOTH_DEVICE="cpu",
+)
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+# Commands of this environment are found by the pipeline that the tests start.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+# Small enough that a whole pipeline takes seconds.
+FAST = {
+    "prior.samples": 4,
+    "finetune.steps": 4,
+    "finetune.batch": 2,
+    "generate.images_per_prompt": 1,
+    "generate.class_images": 2,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_a_worker():
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny():
+    """A random network with its quantiser and text features: small, the same at every call."""
+    return make_tiny()
+
+
+def make_tiny(patchify: bool = False):
+    from types import SimpleNamespace
+
+    from arbooth.model.quantizer import Quantizer
+    from arbooth.model.schedule import Schedule
+    from arbooth.model.transformer import Transformer, TransformerConfig
+
+    torch.manual_seed(0)
+    quantizer = Quantizer(Schedule.custom([[1, 1], [2, 2], [4, 4]]), 8, patchify)
+    net = Transformer(TransformerConfig(2, 64, 2, quantizer.token_bits, 128, chunks=2))
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    net.requires_grad_(False).eval()
+    side = 8 if patchify else 4
+    return SimpleNamespace(
+        net=net,
+        quantizer=quantizer,
+        features=torch.randn(3, 8, side, side),
+        text=torch.randn(5, 128),
+        other=torch.randn(7, 128),
+    )
+
+
+def copy_project(folder: Path, **values) -> Path:
+    """The project without its weights' copies, as a git and DVC repository of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    for name in ("bases", "photos"):
+        shutil.copytree(ROOT / name, folder / name, symlinks=False, ignore=_only_demo(name))
+    (folder / "arbooth").symlink_to(ROOT / "arbooth")
+    (folder / "flows").symlink_to(ROOT / "flows")
+    set_params(folder, **{**FAST, **values})
+    for command in (
+        ["git", "init", "-q"],
+        [sys.executable, "-m", "dvc", "init", "-q"],
+        [sys.executable, "-m", "dvc", "config", "core.analytics", "false"],
+    ):
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def _only_demo(name: str):
+    return (lambda _, names: [n for n in names if n != "poodle" and "." not in n]) if name == "photos" else None
+
+
+def set_params(folder: Path, **values) -> None:
+    """Change values of a project's params.yaml by dotted name."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    tree = yaml.load((folder / "params.yaml").read_text())
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    with (folder / "params.yaml").open("w") as file:
+        yaml.dump(tree, file)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A fresh project; the process stands in it and has its settings."""
+    folder = copy_project(tmp_path / "project")
+    enter(folder, monkeypatch)
+    return folder
+
+
+def enter(folder: Path, monkeypatch) -> None:
+    from arbooth.settings import settings
+
+    monkeypatch.chdir(folder)
+    settings.cache_clear()
+    monkeypatch.setenv("ARBOOTH_PROJECT", str(folder))
+
+
+def arbooth(*arguments: str, cwd: Path | None = None, env: dict | None = None, check: bool = True):
+    """Run the command line as a user does."""
+    environment = {**os.environ, **(env or {})}
+    if cwd is not None:
+        environment["ARBOOTH_PROJECT"] = str(cwd)
+    done = subprocess.run(
+        [sys.executable, "-m", "arbooth", *arguments], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+    if check and done.returncode:
+        raise AssertionError(f"arbooth {' '.join(arguments)} exited with {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def dvc(*arguments: str, cwd: Path, check: bool = True):
+    environment = {**os.environ, "ARBOOTH_PROJECT": str(cwd)}
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+    if check and done.returncode:
+        raise AssertionError(f"dvc {' '.join(arguments)} exited with {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done

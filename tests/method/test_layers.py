@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from arbooth.method.layers import prepare, relative_change, select_parameters
+from arbooth.params import load_params
+from tests.conftest import ROOT
+
+
+def test_each_kind_takes_its_own_layers_of_every_block(tiny):
+    own = select_parameters(tiny.net, ("cross_attention", "feed_forward"))
+    assert all(".cross_attention." in n or ".feed_forward." in n for n in own)
+    assert {n.split(".")[1] for n in own} == {"0", "1"}
+    assert not any("norm" in n or "modulation" in n for n in own)
+    keys = select_parameters(tiny.net, ("cross_attention.key_value",))
+    assert keys == [f"blocks.{i}.cross_attention.{n}" for i in (0, 1) for n in ("value_bias", "key_value.weight")]
+
+
+def test_a_selection_that_matches_nothing_is_an_error(tiny):
+    with pytest.raises(ValueError, match="crossattention"):
+        select_parameters(tiny.net, ("crossattention",))
+    tiny.net.blocks = torch.nn.ModuleList()
+    with pytest.raises(ValueError, match="matches no parameter"):
+        select_parameters(tiny.net, ("feed_forward",))
+
+
+def test_every_preset_selects(tiny):
+    for method in load_params(ROOT / "params.yaml").methods.values():
+        assert bool(select_parameters(tiny.net, method.layers)) == bool(method.layers)
+
+
+def test_trained_weights_become_float32_masters(tiny):
+    tiny.net.to(torch.bfloat16)
+    trained = prepare(tiny.net, select_parameters(tiny.net, ("feed_forward",)))
+    assert all(p.dtype == torch.float32 and p.requires_grad for p in trained.values())
+    assert tiny.net.blocks[0].self_attention.output.weight.dtype == torch.bfloat16
+    assert not tiny.net.head.weight.requires_grad
+
+
+def test_relative_change_by_layer_kind(tiny):
+    before = {n: p.detach().clone() for n, p in tiny.net.named_parameters()}
+    after = {n: p * 1.1 if ".feed_forward." in n else p for n, p in before.items()}
+    change = relative_change(before, after)
+    assert change["feed_forward"] == pytest.approx(0.1, rel=1e-4)
+    assert change["self_attention"] == change["cross_attention"] == 0

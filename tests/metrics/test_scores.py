@@ -1,0 +1,24 @@
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from arbooth.metrics.scores import diversity, image_similarity, mean, text_similarity
+
+
+def test_similarity_is_the_mean_over_every_pair():
+    photos, images = normalize(torch.randn(3, 8), dim=1), normalize(torch.randn(4, 8), dim=1)
+    expected = sum(float(p @ i) for p in photos for i in images) / 12
+    assert image_similarity(photos, images) == pytest.approx(expected, abs=1e-6)
+    assert text_similarity(photos[0], images) == pytest.approx(sum(float(photos[0] @ i) for i in images) / 4, abs=1e-6)
+
+
+def test_diversity_is_the_mean_over_unordered_pairs():
+    images = torch.tensor([0.0, 1.0, 3.0]).view(3, 1, 1, 1).expand(3, 3, 2, 2)
+    gap = lambda a, b: (a - b).abs().mean((1, 2, 3))  # noqa: E731
+    assert diversity(images, gap) == pytest.approx((1 + 3 + 2) / 3)
+    assert diversity(images[:1], gap) is None
+
+
+def test_mean_leaves_out_what_is_missing():
+    assert mean([1.0, None, 3.0]) == 2.0
+    assert mean([None]) is None

@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from arbooth.method.seeds import generator
+from arbooth.model.sampling import Sampling, draw_bits, per_scale, sample
+from arbooth.model.transformer import Text
+
+
+def painted(tiny, sampling, seeds, text=None):
+    return sample(
+        tiny.net,
+        tiny.quantizer,
+        text or Text.stack([tiny.text] * len(seeds)),
+        sampling,
+        [generator(s) for s in seeds],
+        keep_logits=True,
+    )
+
+
+def test_cached_sampling_agrees_with_teacher_forcing(tiny):
+    drawn = painted(tiny, Sampling(1.0, 1.0), [0, 1])
+    inputs, codes = tiny.quantizer.inputs_from_bits(drawn.bits)
+    logits = tiny.net(Text.stack([tiny.text] * 2), inputs, tiny.quantizer.schedule)
+    assert torch.allclose(drawn.logits, logits, atol=1e-4)
+    assert torch.allclose(drawn.codes, codes, atol=1e-6)
+
+
+def test_guidance_mixes_with_and_without_text(tiny):
+    drawn = painted(tiny, Sampling(3.0, 1.0), [0])
+    inputs, _ = tiny.quantizer.inputs_from_bits(drawn.bits)
+    text = Text.stack([tiny.text])
+    with_text = tiny.net(text, inputs, tiny.quantizer.schedule)
+    without = tiny.net(tiny.net.unconditional(text), inputs, tiny.quantizer.schedule)
+    assert torch.allclose(drawn.logits, 3 * with_text - 2 * without, atol=1e-3)
+
+
+def test_a_seed_repeats_and_another_does_not(tiny):
+    first, second, third = (painted(tiny, Sampling(2.0, 1.0), [s]).bits for s in (5, 5, 6))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+
+
+def test_greedy_needs_no_generator(tiny):
+    drawn = sample(tiny.net, tiny.quantizer, Text.stack([tiny.text]), Sampling(top_k=1))
+    again = sample(tiny.net, tiny.quantizer, Text.stack([tiny.text]), Sampling(top_k=1))
+    assert torch.equal(drawn.bits, again.bits)
+    with pytest.raises(ValueError, match="generator"):
+        sample(tiny.net, tiny.quantizer, Text.stack([tiny.text]), Sampling())
+
+
+def test_top_p_drops_the_weaker_outcome():
+    margin = torch.full((1, 2000, 1), 2.0)  # the stronger outcome has 0.88
+    kept = draw_bits(margin, Sampling(top_p=0.97), [generator(0)])
+    dropped = draw_bits(margin, Sampling(top_p=0.8), [generator(0)])
+    assert kept.float().mean() == pytest.approx(0.88, abs=0.03)
+    assert dropped.all()
+
+
+def test_numbers_per_scale_must_fit(tiny):
+    assert per_scale((1, 2, 3), 3, "guidance") == [1.0, 2.0, 3.0]
+    with pytest.raises(ValueError, match="2 values for 3 scales"):
+        painted(tiny, Sampling(guidance=(1.0, 2.0)), [0])
+
+
+@pytest.mark.parametrize("wrong", [{"top_p": 0.0}, {"top_p": 1.5}, {"top_k": -1}, {"temperature": 0.0}])
+def test_values_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError):
+        Sampling(**wrong)
