@@ -109,7 +109,7 @@ class Bench:
                 [generator(0, "bench", number, i) for i in range(batch)],
                 keep_logits=True,
             )
-        margins = (drawn.logits[..., 1] - drawn.logits[..., 0])
+        margins = drawn.logits[..., 1] - drawn.logits[..., 0]
         inputs, _ = self.quantizer.inputs_from_bits(drawn.bits)
         weight = self.recipe.prior_weight
         self._optimise(clock, text, inputs, lambda out: weight * losses.bernoulli_distillation(out, margins))

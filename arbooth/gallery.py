@@ -40,7 +40,7 @@ def painter_of(target: str) -> tuple[Painter, str | None]:
         adapter = here.project / "artifacts" / "finetune" / f"{target}.safetensors"
         if not adapter.is_file():
             raise InputError(f"{target!r} is not trained yet: run `dvc repro finetune@{target}`")
-    painter = Painter(base, torch_device(), params.picture.ratio, params.picture.pixels)
+    painter = Painter(base, torch_device(), params.picture.ratio, params.picture.pixels, params.compute)
     if target == "base":
         return painter, None
     return painter, painter.add(adapter).subject

@@ -35,15 +35,20 @@ class Painter:
     Args:
         base: which base to load.
         device: where.
-        ratio, pixels: the picture's shape, as in params.yaml.
+        ratio, pixels, compute: the picture's shape and the compute type, as in params.yaml.
     """
 
     def __init__(
-        self, base: Base, device: torch.device | str = "cpu", ratio: float = 1.0, pixels: str = "default"
+        self,
+        base: Base,
+        device: torch.device | str = "cpu",
+        ratio: float = 1.0,
+        pixels: str = "default",
+        compute: str = "float32",
     ) -> None:
         self.base = base
         self.quantizer = base.quantizer(ratio, pixels)
-        self.net, self.autoencoder = base.transformer(device), base.autoencoder(device)
+        self.net, self.autoencoder = base.transformer(device, compute), base.autoencoder(device)
         self.encoder = base.text_encoder(device)
         self.adapters: dict[str, Adapter] = {}
 

@@ -92,7 +92,6 @@ class Finetune(Section):
     drop_text: Chance
     correction_strength: Chance
     correction_scales: int = Field(ge=0)
-    compute: Literal["float32", "bfloat16"]
     recompute: bool
 
 
@@ -121,6 +120,7 @@ class Publish(Section):
 
 class Params(Section):
     base: str
+    compute: Literal["float32", "bfloat16"]
     seed: int = Field(ge=0, lt=2**31)
     subjects: dict[str, Subject]
     classes: dict[str, ClassNoun]

@@ -135,7 +135,9 @@ def arbooth(*arguments: str, cwd: Path | None = None, env: dict | None = None, c
         [sys.executable, "-m", "arbooth", *arguments], cwd=cwd, env=environment, capture_output=True, text=True
     )
     if check and done.returncode:
-        raise AssertionError(f"arbooth {' '.join(arguments)} exited with {done.returncode}\n{done.stdout}\n{done.stderr}")
+        raise AssertionError(
+            f"arbooth {' '.join(arguments)} exited with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
     return done
 
 

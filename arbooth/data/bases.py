@@ -23,7 +23,7 @@ from arbooth.model.autoencoder import Autoencoder, AutoencoderConfig
 from arbooth.model.quantizer import Quantizer
 from arbooth.model.schedule import Schedule
 from arbooth.model.text import TextEncoder
-from arbooth.model.transformer import Transformer, TransformerConfig
+from arbooth.model.transformer import DTYPES, Transformer, TransformerConfig
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
 PARTS = ("transformer", "autoencoder", "text")
@@ -88,20 +88,20 @@ class Base:
         stride = self.autoencoder_config.stride
         return h * stride, w * stride
 
-    def transformer(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Transformer:
+    def transformer(self, device: torch.device | str = "cpu", compute: str = "float32") -> Transformer:
         """The frozen transformer.
 
         Args:
-            dtype: of the blocks' frozen matrices; everything else stays float32.
+            compute: float32 or bfloat16; the blocks' matrices are kept in it, everything else in float32.
 
         Raises:
             InputError: the files are missing, changed or of another network.
         """
         config = self.config
         with torch.device("meta"):
-            net = Transformer(config)
+            net = Transformer(config, compute)
         state = self._weights("transformer", names.public_transformer_names(config), "chunks")
-        state = {k: _cast(v, k, dtype).to(device) for k, v in state.items()}
+        state = {k: _cast(v, k, DTYPES[compute]).to(device) for k, v in state.items()}
         return checkpoints.fill(net, state, f"transformer of base {self.name!r}")
 
     def autoencoder(self, device: torch.device | str = "cpu") -> Autoencoder:

@@ -15,6 +15,8 @@ from arbooth.method.prior import ClassPrior
 from arbooth.model.quantizer import Quantizer
 from arbooth.model.text import Prompt
 
+HEADER = "arbooth"
+
 
 @dataclass
 class SubjectTokens:
@@ -34,11 +36,13 @@ def origin(base_hash: str, quantizer: Quantizer, **more) -> dict[str, str]:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    """A safetensors file, whole or not at all."""
+    """A safetensors file, whole or not at all, with the same bytes for the same content."""
     from safetensors.torch import save_file
 
+    # One entry: safetensors writes several in an order that changes from run to run.
+    metadata = {HEADER: json.dumps(header, sort_keys=True)}
     with whole_file(path) as part:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, part, header)
+        save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata)
 
 
 def read_tensors(path: Path, expected: dict[str, str]) -> dict[str, Tensor]:
@@ -68,9 +72,13 @@ def open_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"{path} is not there: run `dvc repro`, which makes it")
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return {key: file.get_tensor(key) for key in file.keys()}, _header(file.metadata())  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a whole safetensors file ({error}): delete it and run `dvc repro`") from None
+
+
+def _header(metadata: dict[str, str] | None) -> dict[str, str]:
+    return json.loads((metadata or {}).get(HEADER, "{}"))
 
 
 def write_subject(path: Path, tokens: SubjectTokens, header: dict[str, str]) -> None:

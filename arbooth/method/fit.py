@@ -45,7 +45,6 @@ class FitSettings:
     drop_text: float
     correction_strength: float
     correction_scales: int
-    compute: str
     recompute: bool
     layers: tuple[str, ...]
     scale_weights: bool
@@ -130,10 +129,8 @@ class Fitting:
         if self.prior is not None:
             chosen, class_inputs, class_prompts = self._prior_batch(draw)
             inputs_BLP, prompts = torch.cat([inputs_BLP, class_inputs]), prompts + class_prompts
-        with torch.autocast(self.net.device.type, torch.bfloat16, enabled=settings.compute == "bfloat16"):
-            logits = self.net(
-                Text.stack(prompts), inputs_BLP, schedule, recompute=settings.recompute, backend=self.attention
-            )
+        text = Text.stack(prompts)
+        logits = self.net(text, inputs_BLP, schedule, recompute=settings.recompute, backend=self.attention)
         token_loss_BL = losses.cross_entropy(logits[: settings.batch], target_BLP)
         subject = losses.weighted_loss(token_loss_BL, self.weights)
         row = {"subject": float(subject.detach())}

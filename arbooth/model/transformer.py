@@ -6,6 +6,7 @@ D bits of a token, H heads, E channels of one head.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import asdict, dataclass
 
@@ -22,6 +23,7 @@ from arbooth.model.schedule import Schedule
 EPS = 1e-6
 MAX_TEXT = 512
 MAX_SCALES = 15
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -218,12 +220,34 @@ class Block(nn.Module):
         return x_BLC + gamma2 * self.feed_forward(modulated)
 
 
-class Transformer(nn.Module):
-    """Text features and coarser scales in, two logits for each bit of the next scale out."""
+def _in_compute_type(method):
+    """Run linear layers and attention in the network's compute type; norms and softmax stay float32."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    @functools.wraps(method)
+    def run(self, *arguments, **options):
+        with torch.autocast(self.device.type, DTYPES[self.compute], enabled=self.compute != "float32"):
+            return method(self, *arguments, **options)
+
+    return run
+
+
+class Transformer(nn.Module):
+    """Text features and coarser scales in, two logits for each bit of the next scale out.
+
+    Args:
+        config: sizes.
+        compute: what matrices are multiplied in, float32 (or wider parameters' own type) or bfloat16;
+            the residual stream, adaLN and the head stay in float32.
+
+    Raises:
+        ValueError: an unknown compute type.
+    """
+
+    def __init__(self, config: TransformerConfig, compute: str = "float32") -> None:
         super().__init__()
-        self.config = config
+        if compute not in DTYPES:
+            raise ValueError(f"unknown compute type {compute!r}: one of {', '.join(DTYPES)}")
+        self.config, self.compute = config, compute
         width = config.width
         self.no_text = nn.Parameter(torch.zeros(MAX_TEXT, config.text_width))
         self.text_norm = RMSNorm(config.text_width)
@@ -254,6 +278,7 @@ class Transformer(nn.Module):
         rows = self.no_text[:longest].to(text.features.dtype)
         return Text(rows.expand(len(text.lengths), -1, -1), text.lengths)
 
+    @_in_compute_type
     def condition(self, text: Text) -> Condition:
         """Everything that depends on the prompt alone, computed once for all scales.
 
@@ -273,6 +298,7 @@ class Transformer(nn.Module):
             scale, shift = self.head_modulation(F.silu(pooled)).chunk(2, dim=-1)
         return Condition(pooled + self.start, self.text_memory(features), mask, shared, (scale, shift))
 
+    @_in_compute_type
     def forward(
         self,
         text: Text,
@@ -306,6 +332,7 @@ class Transformer(nn.Module):
             x = checkpoint(run, block, x, use_reentrant=False) if recompute else run(block, x)
         return self._logits(x, condition)
 
+    @_in_compute_type
     def step(self, x_BLD: Tensor | None, condition: Condition, scale: int, schedule: Schedule, caches: list) -> Tensor:
         """One scale of sampling: inputs [B,h*w,D] (None at the first) -> logits [B,h*w,D,2]."""
         start, end = schedule.spans[scale]
@@ -316,6 +343,7 @@ class Transformer(nn.Module):
             x = block(x, condition, rope, schedule, cache=caches[index])
         return self._logits(x, condition)
 
+    @_in_compute_type
     def caches(self, batch: int, schedule: Schedule) -> list[KeyValueCache]:
         """Empty key/value caches for every block."""
         shape = (batch, self.config.heads, schedule.length, self.config.width // self.config.heads)

@@ -62,21 +62,21 @@ TABLE = {
         Stage(
             "prior",
             "class",
-            ("base", "picture", "classes", "templates", "prior", "seed"),
+            ("base", "picture", "classes", "templates", "prior", "compute", "seed"),
             {},
             {"prior": "artifacts/prior/{key}.safetensors"},
         ),
         Stage(
             "finetune",
             "subject",
-            (*_SUBJECT, "templates", "prior", "methods", "finetune", "seed"),
+            (*_SUBJECT, "templates", "prior", "methods", "finetune", "compute", "seed"),
             {"tokens": _TOKENS, "prior": "artifacts/prior/{class}.safetensors"},
             {"adapter": _ADAPTER, "curves": "artifacts/curves/{key}"},
         ),
         Stage(
             "generate",
             "subject",
-            (*_SUBJECT, "templates", "prompt_sets", "generate", "seed"),
+            (*_SUBJECT, "templates", "prompt_sets", "generate", "compute", "seed"),
             {"adapter": _ADAPTER},
             {
                 "images": "artifacts/generate/{key}",
@@ -118,6 +118,7 @@ TABLE = {
                 "evaluate",
                 "publish",
                 "prompt_sets",
+                "compute",
                 "seed",
             ),
             {

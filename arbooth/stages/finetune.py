@@ -8,14 +8,13 @@ import json
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from arbooth.data import caches
 from arbooth.data.adapters import Adapter, write_adapter
 from arbooth.data.bases import load_base
 from arbooth.data.files import sha256, whole_folder
 from arbooth.data.resume import ResumeFile
 from arbooth.method.fit import FitSettings, fit
+from arbooth.model.transformer import DTYPES
 from arbooth.progress import track
 from arbooth.settings import settings, torch_device
 from arbooth.stages import prior as prior_stage
@@ -40,9 +39,13 @@ def run(params, key, reads, writes) -> None:
     prior = None
     if recipe.prior != "none":
         prior = caches.read_prior(reads["prior"], prior_stage.header(params, base, quantizer, subject.class_name))
-    dtype = torch.bfloat16 if recipe.compute == "bfloat16" else torch.float32
-    net = base.transformer(device, dtype)
-    identity = [json.dumps(vars(recipe), sort_keys=True), base.hash, sha256(reads["tokens"]), sha256(reads["prior"])]
+    net = base.transformer(device, params.compute)
+    identity = [
+        json.dumps({**vars(recipe), "compute": params.compute}, sort_keys=True),
+        base.hash,
+        sha256(reads["tokens"]),
+        sha256(reads["prior"]),
+    ]
     run_key = hashlib.sha256("\n".join(identity).encode()).hexdigest()
     with ResumeFile(here.path("resume") / f"{key}.pt", run_key, here.checkpoint_seconds) as resume:
         result = fit(
@@ -57,9 +60,14 @@ def run(params, key, reads, writes) -> None:
             attention=here.attention,
         )
     # Weights of a bfloat16 run are used in bfloat16: nothing is lost by keeping them so.
-    parameters = {name: value.to(dtype).cpu() for name, value in result.parameters.items()}
+    parameters = {name: value.to(DTYPES[params.compute]).cpu() for name, value in result.parameters.items()}
     adapter = Adapter(
-        result.token.cpu(), parameters, base.hash, key, noun, {"method": params.finetune.method, **vars(recipe)}
+        result.token.cpu(),
+        parameters,
+        base.hash,
+        key,
+        noun,
+        {"method": params.finetune.method, "compute": params.compute, **vars(recipe)},
     )
     write_adapter(writes["adapter"], adapter)
     write_curves(writes["curves"], result.history)

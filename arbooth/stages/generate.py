@@ -36,7 +36,7 @@ def prompts_of(params, key: str) -> list[dict]:
 def run(params, key, reads, writes) -> None:
     here = settings()
     base = load_base(params.base, here.project, here.path("weights"))
-    painter = Painter(base, torch_device(), params.picture.ratio, params.picture.pixels)
+    painter = Painter(base, torch_device(), params.picture.ratio, params.picture.pixels, params.compute)
     painter.add(reads["adapter"])
     wanted = prompts_of(params, key)
     paintings = painter.paint(

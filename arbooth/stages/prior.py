@@ -16,7 +16,9 @@ from arbooth.settings import settings, torch_device
 def header(params, base: Base, quantizer: Quantizer, class_name: str) -> dict[str, str]:
     """What the prior of a class is made with; fine-tuning refuses another."""
     prompt = params.templates.prior.replace("{class}", params.classes[class_name].noun)
-    return caches.origin(base.hash, quantizer, prompt=prompt, prior=params.prior.model_dump(), seed=params.seed)
+    return caches.origin(
+        base.hash, quantizer, prompt=prompt, prior=params.prior.model_dump(), seed=params.seed, compute=params.compute
+    )
 
 
 def run(params, key, reads, writes) -> None:
@@ -27,7 +29,7 @@ def run(params, key, reads, writes) -> None:
     features = base.text_encoder(device).encode(prompt).features
     own = params.prior
     prior = draw_prior(
-        base.transformer(device),
+        base.transformer(device, params.compute),
         quantizer,
         features,
         own.samples,

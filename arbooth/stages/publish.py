@@ -21,6 +21,7 @@ def publish_subject(params, subject: str, reads) -> Published:
     record = {
         "base": params.base,
         "seed": params.seed,
+        "compute": params.compute,
         "subject": own.model_dump(by_alias=True, exclude={"overrides", "crops"}),
         "method": params.methods[params.finetune.method].model_dump(),
         **{

@@ -22,7 +22,10 @@ def test_an_adapter_survives_the_disk(tmp_path, adapter):
 def test_it_is_put_on_and_taken_off_bit_for_bit(tiny, adapter):
     before = {n: p.detach().clone() for n, p in tiny.net.named_parameters()}
     with applied(adapter, tiny.net, "hash"):
-        assert torch.equal(tiny.net.get_parameter("blocks.0.feed_forward.expand.weight"), before["blocks.0.feed_forward.expand.weight"] + 1)
+        assert torch.equal(
+            tiny.net.get_parameter("blocks.0.feed_forward.expand.weight"),
+            before["blocks.0.feed_forward.expand.weight"] + 1,
+        )
     assert all(torch.equal(p, before[n]) for n, p in tiny.net.named_parameters())
 
 

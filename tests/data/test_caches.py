@@ -8,7 +8,9 @@ from arbooth.model.text import Prompt
 
 
 def test_a_prior_survives_the_disk_and_takes_little_room(tmp_path):
-    prior = ClassPrior(torch.rand(4, 21, 9) > 0.5, torch.randn(4, 21, 9).half(), torch.randn(4, 21, 9).half(), torch.randn(5, 16))
+    prior = ClassPrior(
+        torch.rand(4, 21, 9) > 0.5, torch.randn(4, 21, 9).half(), torch.randn(4, 21, 9).half(), torch.randn(5, 16)
+    )
     caches.write_prior(tmp_path / "p.safetensors", prior, {"base": "x"})
     again = caches.read_prior(tmp_path / "p.safetensors", {"base": "x"})
     for name in ("bits", "margins", "zeros", "features"):

@@ -35,7 +35,9 @@ def test_orientation_is_applied(tmp_path):
     assert np.array_equal(np.asarray(upright), np.rot90(np.asarray(image), -1))
 
 
-@pytest.mark.parametrize("mode, suffix", [("CMYK", "jpg"), ("L", "png"), ("P", "png"), ("1", "png"), ("RGB", "webp"), ("LA", "png")])
+@pytest.mark.parametrize(
+    "mode, suffix", [("CMYK", "jpg"), ("L", "png"), ("P", "png"), ("1", "png"), ("RGB", "webp"), ("LA", "png")]
+)
 def test_any_mode_becomes_rgb(tmp_path, mode, suffix):
     save(tmp_path, f"a.{suffix}", noise().convert(mode))
     image = read(tmp_path).photos[0].image

@@ -16,7 +16,9 @@ def test_scale_weights_follow_the_schedule():
 
 def test_weighted_loss_is_a_plain_mean_of_weight_times_loss():
     token_loss = torch.ones(2, 14)
-    assert float(losses.weighted_loss(token_loss, losses.scale_weights(SCHEDULE, 2, 1.0, 0.5))) == pytest.approx(9.5 / 14)
+    assert float(losses.weighted_loss(token_loss, losses.scale_weights(SCHEDULE, 2, 1.0, 0.5))) == pytest.approx(
+        9.5 / 14
+    )
 
 
 def test_cross_entropy_of_even_logits_is_log_two():

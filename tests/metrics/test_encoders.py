@@ -15,7 +15,9 @@ def folder(tmp_path_factory):
     where = tmp_path_factory.mktemp("encoders")
     torch.manual_seed(0)
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    ViTModel(ViTConfig(image_size=224, patch_size=16, **small), add_pooling_layer=False).save_pretrained(where / "dino-vits16")
+    ViTModel(ViTConfig(image_size=224, patch_size=16, **small), add_pooling_layer=False).save_pretrained(
+        where / "dino-vits16"
+    )
     clip = CLIPConfig(
         text_config={**small, "vocab_size": 64, "max_position_embeddings": 32, "eos_token_id": 1, "bos_token_id": 2},
         vision_config={**small, "image_size": 224, "patch_size": 32},
@@ -25,7 +27,9 @@ def folder(tmp_path_factory):
     words = {w: i for i, w in enumerate(["<unk>", "<end>", "<start>", "a", "photo", "of", "cat", "{}", "snow"])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<end>", bos_token="<start>")
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<end>", bos_token="<start>"
+    )
     fast.save_pretrained(where / "clip-vit-base-patch32")
     (where / "lpips").mkdir()
     shapes = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}

@@ -1,0 +1,78 @@
+"""The world that the base is trained on, without its art: that is fetched by npm."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from pretrain.art import CLASSES, HELD_OUT, Drawing, recolour
+from pretrain.scenes import SCENES
+from pretrain.words import build_tokenizer, drop_words, word_list
+from pretrain.world import COLOURS, View, World, caption
+
+
+def blob(noun="cat"):
+    image = Image.new("RGBA", (80, 60))
+    ImageDraw.Draw(image).ellipse((5, 5, 75, 55), fill=(200, 120, 60, 255))
+    return Drawing(f"test/{noun}", noun, image)
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_scenes_repeat_with_their_generator_and_vary_without(scene):
+    paint = lambda seed: np.asarray(SCENES[scene](np.random.default_rng(seed), 96))  # noqa: E731
+    assert paint(0).shape == (96, 96, 3)
+    assert np.array_equal(paint(0), paint(0))
+    if scene != "on a white background":
+        assert not np.array_equal(paint(0), paint(1))
+
+
+def test_scenes_differ_from_each_other():
+    means = {s: np.asarray(SCENES[s](np.random.default_rng(0), 32), float).reshape(-1, 3) for s in SCENES}
+    names = list(means)
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            assert np.abs(means[a] - means[b]).mean() > 8, (a, b)
+
+
+def test_the_subject_is_on_the_picture():
+    world = World({"cat": [blob()]}, {"a crown": [blob("crown")]}, 64)
+    view = View(blob(), "on a white background", "green", None)
+    pixels = np.asarray(world.render(np.random.default_rng(0), view), float)
+    green = (pixels[..., 1] > pixels[..., 0] + 40) & (pixels[..., 1] > pixels[..., 2] + 20)
+    assert 0.1 < green.mean() < 0.6
+    worn = np.asarray(world.render(np.random.default_rng(0), View(blob(), "on a white background", None, "a crown")), float)
+    assert not np.array_equal(pixels, worn)
+
+
+def test_recolouring_keeps_light_and_shade():
+    ramp = np.zeros((1, 3, 4), dtype=np.uint8)
+    ramp[0, :, :3] = [[20] * 3, [120] * 3, [230] * 3]
+    ramp[..., 3] = 255
+    for rgb in COLOURS.values():
+        light = np.asarray(recolour(Image.fromarray(ramp, "RGBA"), rgb))[0, :, :3].sum(-1)
+        assert list(light) == sorted(light) and light[0] < light[2]
+
+
+def test_captions_say_what_is_shown_in_words_that_the_encoder_knows():
+    rng, words = np.random.default_rng(0), set(word_list())
+    for _ in range(300):
+        noun = list(CLASSES)[rng.integers(len(CLASSES))]
+        view = View(blob(noun), list(SCENES)[rng.integers(len(SCENES))], "orange", "a crown")
+        text = caption(rng, view)
+        assert f"orange {noun}" in text and "wearing a crown" in text and view.scene in text
+        assert set(text.split()) <= words
+        assert not re.search(r"\ba orange|\ban [^aeiou]", text), text
+
+
+def test_held_out_drawings_are_in_no_class():
+    shown = {name for names in CLASSES.values() for name in names}
+    assert not shown & {name for names in HELD_OUT.values() for name in names}
+
+
+def test_the_word_list_is_stable_and_leaves_rows_free():
+    tokenizer = build_tokenizer()
+    assert tokenizer("a cat").input_ids == build_tokenizer()("A cat").input_ids
+    assert tokenizer("zeppelin").input_ids[0] == tokenizer.unk_token_id
+    ids = drop_words(np.random.default_rng(0), [5, 6, 1], 2, 1.0)
+    assert ids == [2, 2, 1]

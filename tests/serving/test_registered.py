@@ -1,0 +1,112 @@
+"""The registry's model, in Python and over HTTP on loopback."""
+
+import base64
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from arbooth.stages import run
+from tests.conftest import arbooth, copy_project, enter
+
+pytestmark = pytest.mark.heavy
+ASKED = {"prompt": "a <S*> dog in the snow", "n": 2, "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    folder = copy_project(tmp_path_factory.mktemp("served") / "project")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        enter(folder, monkeypatch)
+        for stage, key in (("preprocess", "poodle"), ("tokenize", "poodle"), ("prior", "dog"), ("finetune", "poodle"),
+                           ("generate", "poodle"), ("evaluate", "poodle"), ("summarize", None), ("publish", None)):  # fmt: skip
+            run(stage, key)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(published):
+    """The pictures as `arbooth generate` paints them from the local adapter."""
+    arbooth("generate", "poodle", ASKED["prompt"], "-n", "2", "--seed", "7", "--out", "local", cwd=published)
+    return [np.asarray(Image.open(published / "local" / f"a-s-dog-in-the-snow-seed7-{i}.png")) for i in range(2)]
+
+
+def pixels(answer):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["png"]))))
+
+
+def test_the_registry_paints_what_the_local_adapter_does(published, expected):
+    target = "models:/arbooth-poodle@champion"
+    arbooth("generate", target, ASKED["prompt"], "-n", "2", "--seed", "7", "--out", "remote", cwd=published)
+    for index, picture in enumerate(expected):
+        own = Image.open(published / "remote" / f"a-s-dog-in-the-snow-seed7-{index}.png")
+        assert np.array_equal(np.asarray(own), picture)
+
+
+def test_pyfunc_predicts_and_refuses_unknown_names(published, expected, monkeypatch):
+    import mlflow
+
+    enter(published, monkeypatch)
+    mlflow.set_tracking_uri(f"sqlite:///{published}/.arbooth/mlflow.db")
+    model = mlflow.pyfunc.load_model("models:/arbooth-poodle@champion")
+    answers = model.predict([ASKED, {**ASKED, "n": 1}])
+    assert [a["index"] for a in answers] == [0, 1, 0]
+    assert np.array_equal(pixels(answers[0]), expected[0]) and np.array_equal(pixels(answers[1]), expected[1])
+    assert answers[2]["png"] == answers[0]["png"]
+    for bad in ({"prompt": "a dog", "steps": 3}, {"n": 1}, {"prompt": "a dog", "n": 0}):
+        with pytest.raises(mlflow.MlflowException):
+            model.predict([bad])
+    with pytest.raises(ValueError, match="top_p"):
+        model.predict([{**ASKED, "top_p": 3.0}])
+
+
+def test_http_serving(published, expected):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/arbooth-poodle@champion",
+               "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]  # fmt: skip
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{published}/.arbooth/mlflow.db"}
+    process = subprocess.Popen(command, cwd=published, env=environment, start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        wait_until_up(f"http://127.0.0.1:{port}/ping", process)
+        answers = ask(port, {"inputs": [ASKED]})
+        answers = answers.get("predictions", answers)
+        assert np.array_equal(pixels(answers[0]), expected[0])
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask(port, {"inputs": [{"prompt": "a dog", "steps": 3}]})
+        assert refused.value.code == 400
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def wait_until_up(url, process):
+    deadline = time.time() + 120
+    while time.time() < deadline:
+        assert process.poll() is None, "the server died"
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError("the server did not come up")
+
+
+def ask(port, body):
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return json.loads(answer.read())

@@ -1,0 +1,212 @@
+"""The main job, end to end, by `dvc repro` in a fresh repository."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from arbooth.data.adapters import read_adapter
+from arbooth.data.records import read_record
+from tests.conftest import arbooth, copy_project, dvc, enter, set_params
+
+pytestmark = pytest.mark.heavy
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A project after one `dvc repro`; tests that change it work on their own copy of its files."""
+    folder = copy_project(tmp_path_factory.mktemp("whole") / "project")
+    done = dvc("repro", cwd=folder)
+    assert "version 1 registered, candidate and champion" in done.stdout
+    return folder
+
+
+def repro(folder):
+    return dvc("repro", cwd=folder).stdout
+
+
+def ran(output):
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+def contents(folder):
+    kept = ("timing", "evaluate", "report.html", "summary")
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in sorted((folder / "artifacts").rglob("*"))
+        if p.is_file() and not any(k in str(p.relative_to(folder)) for k in kept)
+    }
+
+
+def test_every_stage_leaves_what_the_table_says(whole):
+    artifacts = whole / "artifacts"
+    manifest = json.loads((artifacts / "preprocess" / "poodle" / "manifest.json").read_text())
+    assert [p["photo"] for p in manifest["photos"]] == [f"0{i}.jpg" for i in range(5)]
+    adapter = read_adapter(artifacts / "finetune" / "poodle.safetensors")
+    assert (adapter.subject, adapter.noun, adapter.token.shape[0]) == ("poodle", "dog", 4)
+    assert all(".cross_attention." in n or ".feed_forward." in n for n in adapter.parameters)
+    rows = list(csv.DictReader((artifacts / "curves" / "poodle" / "scale_1.csv").open()))
+    assert [r["step"] for r in rows] == ["1", "2", "3", "4"]
+    index = json.loads((artifacts / "generate" / "poodle" / "index.json").read_text())
+    assert sum(r["kind"] == "class" for r in index) == 2
+    first = artifacts / "generate" / "poodle" / index[0]["file"]
+    record = read_record(first)
+    assert record["prompt"] == "a photo of <S*> dog"
+    assert record["seed"] == 0 and record["base"] == "embedded" and len(record["adapter"]) == 64
+    assert Image.open(first).size == (64, 64)
+    metrics = json.loads((artifacts / "evaluate" / "poodle.json").read_text())
+    assert {"I_embedded", "I_embedded_joint", "T_embedded", "PRES_embedded", "seconds_per_image"} <= set(metrics)
+    assert "contact sheet of poodle (dog)" in (artifacts / "report.html").read_text()
+
+
+def test_a_second_repro_redoes_nothing_and_publishes_nothing(whole):
+    started = time.perf_counter()
+    output = repro(whole)
+    assert ran(output) == ["publish"]
+    assert "version 1 unchanged" in output
+    assert time.perf_counter() - started < 60
+
+
+def test_metrics_and_plots_are_there_for_dvc(whole):
+    shown = json.loads(dvc("metrics", "show", "--json", cwd=whole).stdout)
+    assert any("evaluate/poodle.json" in name for name in shown[""]["data"])
+    page = dvc("plots", "show", cwd=whole).stdout
+    assert "index.html" in page
+    html = (whole / "dvc_plots" / "index.html").read_text()
+    assert "scale_1.csv" in html and "poodle.png" in html
+
+
+def test_the_same_parameters_give_the_same_bytes_anywhere(whole, tmp_path):
+    other = copy_project(tmp_path / "other")
+    for name, key in (
+        ("preprocess", "poodle"),
+        ("tokenize", "poodle"),
+        ("prior", "dog"),
+        ("finetune", "poodle"),
+        ("generate", "poodle"),
+    ):
+        arbooth("stage", name, key, cwd=other)
+    own, here = contents(whole), contents(other)
+    assert {n for n in here if here[n] != own.get(n)} == set()
+    assert {n for n in own if n not in here} == {"artifacts/prompts/poodle.csv"}
+
+
+def test_users_own_photos_restored_results_and_experiments(whole, tmp_path):
+    """A second subject runs alone; a changed parameter runs what depends on it; going back is free."""
+    folder = tmp_path / "project"
+    shutil.copytree(whole, folder, symlinks=True)
+    for line in ("git config user.email a@b.c", "git config user.name a", "git add -A", "git commit -qm all"):
+        subprocess.run(line.split(), cwd=folder, check=True)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index, size in enumerate([(90, 120), (200, 80), (64, 64)]):
+        Image.effect_noise(size, 60 + index).convert("RGB").save(photos / f"{index}.png")
+    arbooth("subject", "add", "teapot", "--class", "teapot", "--photos", str(photos), cwd=folder)
+    stages = ran(repro(folder))
+    assert {s for s in stages if "@poodle" in s or "@dog" in s} == set()
+    assert {"preprocess@teapot", "prior@teapot", "finetune@teapot", "evaluate@teapot", "summarize", "publish"} <= set(
+        stages
+    )
+    report = (folder / "artifacts" / "report.html").read_text()
+    assert "teapot (teapot)" in report and "overall (2)" in report
+
+    set_params(folder, **{"subjects.teapot.overrides": {"finetune": {"steps": 2}}})
+    stages = ran(repro(folder))
+    assert "finetune@teapot" in stages and "finetune@poodle" not in stages
+    set_params(folder, **{"subjects.teapot.overrides": {}})
+    output = repro(folder)
+    assert "finetune@teapot" not in ran(output)
+    assert "arbooth-teapot version 1 unchanged, candidate and champion" in output
+
+    dvc("exp", "run", "-q", "-S", "finetune.steps=3", cwd=folder)
+    assert len(list(csv.DictReader((folder / "artifacts" / "curves" / "poodle" / "loss.csv").open()))) == 3
+    difference = json.loads(dvc("metrics", "diff", "--json", cwd=folder).stdout)
+    assert any("poodle.json" in name for name in difference)
+
+
+def test_a_killed_run_resumes_to_the_same_bytes_and_tells_two_runs_apart(whole, tmp_path):
+    """SIGTERM in the middle; a second start beside a running one is refused."""
+    folder = copy_project(tmp_path / "project", **{"finetune.steps": 40})
+    for name in ("preprocess", "tokenize", "prior"):
+        shutil.copytree(whole / "artifacts" / name, folder / "artifacts" / name)
+    command = [sys.executable, "-m", "arbooth", "stage", "finetune", "poodle"]
+    environment = {**os.environ, "ARBOOTH_PROJECT": str(folder), "ARBOOTH_CHECKPOINT_SECONDS": "0.1"}
+    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    resume = folder / ".arbooth" / "resume" / "poodle.pt"
+    deadline = time.time() + 120
+    while not resume.exists() and time.time() < deadline:
+        time.sleep(0.02)
+    second = arbooth("stage", "finetune", "poodle", cwd=folder, check=False)
+    assert second.returncode == 2 and f"already running as process {process.pid}" in second.stderr
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert "run the same command again to go on" in process.stderr.read()
+    assert resume.exists() and not (folder / "artifacts" / "finetune").exists()
+    arbooth("stage", "finetune", "poodle", cwd=folder)
+    assert not resume.exists()
+    resumed = (folder / "artifacts" / "finetune" / "poodle.safetensors").read_bytes()
+    arbooth("stage", "finetune", "poodle", cwd=folder)
+    assert (folder / "artifacts" / "finetune" / "poodle.safetensors").read_bytes() == resumed
+
+
+def test_a_stale_prior_is_refused(whole, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(whole, folder, symlinks=True)
+    done = arbooth("stage", "finetune", "poodle", "prior.samples=3", cwd=folder, check=False)
+    assert done.returncode == 2
+    assert "stale: it was made with another prior" in done.stderr
+
+
+def test_an_adapter_of_another_base_is_refused(whole, tmp_path):
+    from arbooth.data.adapters import write_adapter
+
+    folder = tmp_path / "project"
+    shutil.copytree(whole, folder, symlinks=True)
+    path = folder / "artifacts" / "finetune" / "poodle.safetensors"
+    adapter = read_adapter(path)
+    adapter.base = "0" * 64
+    path.unlink()
+    write_adapter(path, adapter)
+    done = arbooth("generate", "poodle", "a <S*> dog", cwd=folder, check=False)
+    assert done.returncode == 2
+    assert "belongs to base 000000000000" in done.stderr
+
+
+def test_the_python_door_writes_what_the_command_line_does(whole, tmp_path, monkeypatch):
+    import arbooth as library
+
+    folder = copy_project(tmp_path / "project")
+    enter(folder, monkeypatch)
+    params = library.load_params(folder / "params.yaml")
+    written = library.run("preprocess", "poodle", params)
+    assert written["images"] == folder / "artifacts" / "preprocess" / "poodle"
+    for path in written["images"].iterdir():
+        assert path.read_bytes() == (whole / "artifacts" / "preprocess" / "poodle" / path.name).read_bytes()
+
+
+def test_bfloat16_runs_and_halves_the_adapter(whole, tmp_path):
+    folder = copy_project(tmp_path / "project", compute="bfloat16", **{"finetune.steps": 2})
+    shutil.copytree(whole / "artifacts" / "tokenize", folder / "artifacts" / "tokenize")
+    for name, key in (("prior", "dog"), ("finetune", "poodle")):
+        arbooth("stage", name, key, cwd=folder)
+    sizes = [(p / "artifacts" / "finetune" / "poodle.safetensors").stat().st_size for p in (folder, whole)]
+    assert sizes[0] < 0.51 * sizes[1]
+    arbooth("generate", "poodle", "a <S*> dog", "-n", "1", cwd=folder)
+
+
+@pytest.mark.parametrize("method", ["naive", "textual-inversion", "custom-diffusion", "dreambooth"])
+def test_every_preset_fine_tunes(whole, tmp_path, method):
+    folder = copy_project(tmp_path / "project", **{"finetune.method": method, "finetune.steps": 2})
+    for name in ("tokenize", "prior"):
+        shutil.copytree(whole / "artifacts" / name, folder / "artifacts" / name)
+    arbooth("stage", "finetune", "poodle", cwd=folder)
+    adapter = read_adapter(folder / "artifacts" / "finetune" / "poodle.safetensors")
+    assert adapter.settings["method"] == method
+    assert bool(adapter.parameters) == (method != "textual-inversion")

@@ -1,0 +1,101 @@
+import pytest
+
+from arbooth.errors import InputError
+from arbooth.params import load_params
+from tests.conftest import ROOT, set_params
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    return tmp_path / "params.yaml"
+
+
+def change(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+def test_the_shipped_file_holds():
+    params = load_params(ROOT / "params.yaml")
+    assert params.noun("poodle") == "dog"
+    assert set(params.methods) == {"arbooth", "naive", "textual-inversion", "custom-diffusion", "dreambooth"}
+
+
+def test_all_problems_are_told_at_once_each_with_its_path(file):
+    change(file, "steps: 200", "steps: 0\n  stepz: 4")
+    change(file, "top_p: 0.97", "top_p: 1.97")
+    with pytest.raises(InputError) as error:
+        load_params(file)
+    for words in ("finetune.steps: ", "finetune.stepz: Extra inputs", "prior.top_p: "):
+        assert words in str(error.value)
+
+
+def test_nothing_has_a_default(file):
+    change(file, "  drop_text: 0.1\n", "")
+    with pytest.raises(InputError, match=r"finetune.drop_text: Field required"):
+        load_params(file)
+
+
+def test_references_must_exist(file):
+    set_params(
+        file.parent, **{"finetune.method": "magic", "subjects.poodle.class": "cat", "subjects.poodle.prompts": "none"}
+    )
+    with pytest.raises(InputError) as error:
+        load_params(file)
+    for words in ("no method 'magic'", "no class 'cat'", "no list 'none'"):
+        assert words in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["../evil", "Poodle", "a b", "", "x" * 65])
+def test_names_of_subjects_stay_in_their_folder(file, name):
+    change(file, "  poodle:", f'  "{name}":')
+    with pytest.raises(InputError, match="subjects"):
+        load_params(file)
+
+
+def test_a_subjects_own_overrides_come_before_the_command_line(file):
+    set_params(file.parent, **{"subjects.poodle.overrides": {"finetune": {"steps": 7, "batch": 3}}})
+    assert load_params(file).finetune.steps == 200
+    assert load_params(file, "poodle").finetune.steps == 7
+    last = load_params(file, "poodle", ["finetune.steps=9"])
+    assert (last.finetune.steps, last.finetune.batch) == (9, 3)
+
+
+@pytest.mark.parametrize("override", ["finetune.stepz=4", "nothing=1", "subjects.cat.class=dog"])
+def test_overrides_of_unknown_names_are_refused(file, override):
+    with pytest.raises(InputError, match=override.split("=")[0]):
+        load_params(file, overrides=[override])
+
+
+def test_interpolation_is_refused(file):
+    change(file, "seed: 0", "seed: ${finetune.steps}")
+    with pytest.raises(InputError, match="interpolates"):
+        load_params(file)
+
+
+@pytest.mark.parametrize("text", ["a: [1", "a: 1\na: 2", "- 1\n- 2", "just text"])
+def test_broken_files_are_one_error(file, text):
+    file.write_text(text)
+    with pytest.raises(InputError):
+        load_params(file)
+
+
+def test_unknown_subject_and_missing_file(file, tmp_path):
+    with pytest.raises(InputError, match="known: poodle"):
+        load_params(file, "cat")
+    with pytest.raises(InputError, match="no .*params.yaml here"):
+        load_params(tmp_path / "nowhere" / "params.yaml")
+
+
+def test_joint_distillation_asks_for_pairs(file):
+    with pytest.raises(InputError, match="keep_pairs"):
+        load_params(file, overrides=["finetune.distillation=joint"])
+    assert load_params(file, overrides=["finetune.distillation=joint", "prior.keep_pairs=true"])
+
+
+def test_crops_lie_inside_the_photo(file):
+    set_params(file.parent, **{"subjects.poodle.crops": {"00.jpg": [0.5, 0, 0.2, 1]}})
+    with pytest.raises(InputError, match=r"crop of 00.jpg"):
+        load_params(file)

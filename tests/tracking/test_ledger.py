@@ -1,0 +1,92 @@
+"""A real MLflow database."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from arbooth.data.adapters import Adapter, write_adapter
+from arbooth.data.bases import load_base
+from arbooth.data.files import write_json
+from arbooth.errors import InputError
+from arbooth.stages.finetune import write_curves
+from arbooth.tracking.ledger import Files, check_gate, fetch, ledger, publish
+
+GATE = SimpleNamespace(minimum={"I_embedded": 0.5}, maximum={})
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory):
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+@pytest.fixture
+def files(tmp_path):
+    """What the stages would have left of one subject."""
+    base = load_base("embedded", tmp_path, tmp_path)
+    own = Files(*(tmp_path / n for n in ("adapter.safetensors", "curves", "sheet.png", "metrics.json", "prompts.csv")))
+    write_adapter(own.adapter, Adapter(torch.ones(2, base.config.text_width), {}, base.hash, "cat1", "cat", {}))
+    write_curves(own.curves, [{"step": k, "loss": 1.0 / k, "scale_1": 0.5} for k in range(1, 4)])
+    own.sheet.write_bytes(b"png")
+    write_json(own.metrics, {"I_embedded": 0.7, "seconds_per_image": 0.1})
+    own.prompts.write_text("prompt\n")
+    return own
+
+
+def put(files, uri, tmp_path, subject="cat1", gate=GATE, **params):
+    base = load_base("embedded", tmp_path, tmp_path)
+    return publish(subject, "cat", files, base, {"finetune": {"steps": 3}, **params}, gate, "tests", uri)
+
+
+def test_publishing_logs_registers_and_aliases_once(files, uri, tmp_path):
+    first = put(files, uri, tmp_path)
+    assert (first.new, first.version, first.champion) == (True, "1", True)
+    write_json(files.metrics, {"I_embedded": 0.7, "seconds_per_image": 0.9})  # only slower
+    again = put(files, uri, tmp_path)
+    assert (again.new, again.run_id) == (False, first.run_id)
+    with ledger(uri) as (_, client):
+        run = client.get_run(first.run_id)
+        assert run.data.params["finetune.steps"] == "3"
+        assert run.data.metrics["I_embedded"] == 0.7
+        assert [m.value for m in client.get_metric_history(first.run_id, "curve/loss")] == [
+            1.0,
+            0.5,
+            pytest.approx(1 / 3),
+        ]
+        assert {a.path for a in client.list_artifacts(first.run_id)} >= {"sheet.png", "metrics.json", "prompts.csv"}
+        assert len(client.search_model_versions("name = 'arbooth-cat1'")) == 1
+    assert (
+        fetch("models:/arbooth-cat1@champion", uri) / "artifacts" / "adapter.safetensors"
+    ).read_bytes() == files.adapter.read_bytes()
+
+
+def test_the_gate_keeps_the_champion_and_old_content_brings_its_version_back(files, uri, tmp_path):
+    put(files, uri, tmp_path, "cat2")
+    write_json(files.metrics, {"I_embedded": 0.2})
+    worse = put(files, uri, tmp_path, "cat2")
+    assert (worse.version, worse.champion) == ("2", False)
+    assert worse.gate == ["I_embedded is 0.2, must be at least 0.5"]
+    with ledger(uri) as (_, client):
+        assert client.get_registered_model("arbooth-cat2").aliases == {"candidate": "2", "champion": "1"}
+    write_json(files.metrics, {"I_embedded": 0.7})
+    back = put(files, uri, tmp_path, "cat2")
+    assert (back.new, back.version, back.champion) == (False, "1", True)
+
+
+def test_a_run_in_the_environment_is_left_alone(files, uri, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    assert put(files, uri, tmp_path, "cat3").new
+
+
+def test_gate_bounds():
+    assert check_gate({"a": 1.0}, {"a": 1.0}, {"a": 1.0}) == []
+    assert check_gate({"a": 1.0}, {}, {"a": 0.5}) == ["a is 1.0, must be at most 0.5"]
+    assert check_gate({}, {"b": 0.1}, {}) == ["b is missing, must be at least 0.1"]
+
+
+def test_missing_files_and_unknown_models_are_one_sentence(files, uri, tmp_path):
+    files.sheet.unlink()
+    with pytest.raises(InputError, match=r"sheet.png not there"):
+        put(files, uri, tmp_path, "cat4")
+    with pytest.raises(InputError, match="MLflow at sqlite"):
+        fetch("models:/arbooth-nobody@champion", uri)
