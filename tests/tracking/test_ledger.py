@@ -67,7 +67,8 @@ def test_the_gate_keeps_the_champion_and_old_content_brings_its_version_back(fil
     assert (worse.version, worse.champion) == ("2", False)
     assert worse.gate == ["I_embedded is 0.2, must be at least 0.5"]
     with ledger(uri) as (_, client):
-        assert client.get_registered_model("arbooth-cat2").aliases == {"candidate": "2", "champion": "1"}
+        aliases = client.get_registered_model("arbooth-cat2").aliases
+        assert {k: str(v) for k, v in aliases.items()} == {"candidate": "2", "champion": "1"}
     write_json(files.metrics, {"I_embedded": 0.7})
     back = put(files, uri, tmp_path, "cat2")
     assert (back.new, back.version, back.champion) == (False, "1", True)
