@@ -10,11 +10,11 @@ export MLFLOW_DISABLE_TELEMETRY = true
 .PHONY: demo test setup lint clean
 
 demo: setup
-	@PATH="$(abspath $(BIN)):$$PATH" dvc repro --quiet
+	@PATH="$(abspath $(BIN)):$$PATH" dvc repro
 	@$(BIN)/arbooth summary
 
 test: setup
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest $(ARGS)
+	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check .

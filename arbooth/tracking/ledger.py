@@ -64,7 +64,7 @@ def publish(
     metrics = read_json(files.metrics)
     key = content_key(files, params)
     with ledger(tracking_uri) as (mlflow, client):
-        experiment_id = mlflow.set_experiment(experiment).experiment_id
+        experiment_id = _experiment(client, experiment, tracking_uri)
         version = _version(client, name, key)
         if version is None:
             version = _log(mlflow, client, experiment_id, subject, noun, files, base, params, metrics, key)
@@ -131,6 +131,17 @@ def _without_secrets(uri: str) -> str:
 
     parts = urlsplit(uri)
     return uri.replace(parts.netloc, parts.netloc.rsplit("@", 1)[-1]) if "@" in parts.netloc else uri
+
+
+def _experiment(client, name: str, tracking_uri: str) -> str:
+    """The experiment's id; one in a local database keeps its artifacts beside it, not in the working folder."""
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    beside = None
+    if tracking_uri.startswith("sqlite:///"):
+        beside = (Path(tracking_uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
+    return client.create_experiment(name, artifact_location=beside)
 
 
 def _version(client, name: str, key: str):
