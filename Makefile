@@ -14,7 +14,7 @@ demo: setup
 	@$(BIN)/arbooth summary
 
 test: setup
-	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -23,6 +23,9 @@ os.environ.update(
     ARBOOTH_DEVICE="cpu",
 )
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: what they start must not fight over cores
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 # Commands of this environment are found by the pipeline that the tests start.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
@@ -34,12 +37,6 @@ FAST = {
     "generate.images_per_prompt": 1,
     "generate.class_images": 2,
 }
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread_a_worker():
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        torch.set_num_threads(1)
 
 
 @pytest.fixture

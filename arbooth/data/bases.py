@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -239,8 +240,9 @@ def import_base(folder: Path, name: str, project: Path, weights: Path, text: Pat
 def _find_parts(folder: Path, text: Path | None) -> dict[str, Path]:
     entries = sorted(folder.iterdir())
     files = [p for p in entries if p.suffix in (".pth", ".pt", ".bin", ".safetensors")]
-    shards = [p for p in entries if p.is_dir() and any(p.glob("*.index.json")) and not (p / "config.json").is_file()]
-    encoders = [text] if text else [p for p in entries if p.is_dir() and (p / "config.json").is_file()]
+    folders = [p for p in entries if p.is_dir()]
+    shards = [p for p in folders if any(p.glob("*.index.json")) and not _is_t5(p)]
+    encoders = [text] if text else [p for p in folders if _is_t5(p)]
     found = {
         "transformer": [p for p in files if "vae" not in p.name.lower()] + shards,
         "autoencoder": [p for p in files if "vae" in p.name.lower()],
@@ -258,6 +260,11 @@ def _find_parts(folder: Path, text: Path | None) -> dict[str, Path]:
                 f"{folder} must hold one of {wanted[part]}; it holds {len(paths)}{': ' + names_ if names_ else ''}"
             )
     return {part: paths[0].absolute() for part, paths in found.items()}
+
+
+def _is_t5(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.is_file() and '"t5"' in config.read_text(encoding="utf-8", errors="replace")
 
 
 def _check_fit(state: dict[str, Tensor], public: dict[str, str], kind, config, path: Path) -> None:
@@ -292,6 +299,8 @@ def _remembered_hash(path: Path) -> str:
     large = sum(size for _, size, _ in stats) > 256 * 2**20
     if large and (cache / key).is_file():
         return (cache / key).read_text().strip()
+    if large:
+        print(f"hashing {path.name} ({sum(size for _, size, _ in stats) / 1e9:.1f} GB), once", file=sys.stderr)
     _HASHES[key] = sha256(path)
     if large:
         cache.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,7 @@ def contact_sheet(
 
     Args:
         rows: caption and pictures.
-        tile: side of a picture on the sheet, in pixels; small pictures are enlarged without blur.
+        tile: side of a picture on the sheet, in pixels.
     """
     lines = [
         (caption if start == 0 else "", pictures[start : start + columns])
@@ -62,7 +62,7 @@ def contact_sheet(
 def _tile(picture: Image.Image, side: int) -> Image.Image:
     factor = side / max(picture.size)
     size = [max(1, round(s * factor)) for s in picture.size]
-    small = picture.convert("RGB").resize(size, Image.NEAREST if factor >= 2 else Image.LANCZOS)
+    small = picture.convert("RGB").resize(size, Image.LANCZOS)
     tile = Image.new("RGB", (side, side), (245, 245, 245))
     tile.paste(small, ((side - size[0]) // 2, (side - size[1]) // 2))
     return tile

@@ -41,7 +41,9 @@ def test_the_subject_is_on_the_picture():
     pixels = np.asarray(world.render(np.random.default_rng(0), view), float)
     green = (pixels[..., 1] > pixels[..., 0] + 40) & (pixels[..., 1] > pixels[..., 2] + 20)
     assert 0.1 < green.mean() < 0.6
-    worn = np.asarray(world.render(np.random.default_rng(0), View(blob(), "on a white background", None, "a crown")), float)
+    worn = np.asarray(
+        world.render(np.random.default_rng(0), View(blob(), "on a white background", None, "a crown")), float
+    )
     assert not np.array_equal(pixels, worn)
 
 
