@@ -55,10 +55,10 @@ class Clock:
 class Bench:
     """The networks, photos and prompts that both kinds of step share."""
 
-    def __init__(self, base: Base, recipe: FitSettings, prior: Sampling) -> None:
+    def __init__(self, base: Base, recipe: FitSettings, prior: Sampling, compute: str) -> None:
         device = torch_device()
         self.device, self.recipe, self.prior_sampling = device, recipe, prior
-        self.net, self.teacher = base.transformer(device), base.transformer(device)
+        self.net, self.teacher = base.transformer(device, compute), base.transformer(device, compute)
         self.autoencoder, self.encoder = base.autoencoder(device), base.text_encoder(device)
         self.quantizer = base.quantizer()
         height, width = base.picture_size(self.quantizer)
@@ -138,10 +138,13 @@ def report(steps: int, batch: int, out: Path | None = None) -> list[str]:
         "batch": batch,
         "steps": steps,
     }
-    numbers["seconds_per_image"] = _image_seconds(base)
+    numbers["seconds_per_image"] = _image_seconds(base, params.compute)
     own = params.prior
     bench = Bench(
-        base, FitSettings(**{**vars(recipe), "batch": batch}), Sampling(1.0, own.temperature, own.top_k, own.top_p)
+        base,
+        FitSettings(**{**vars(recipe), "batch": batch}),
+        Sampling(1.0, own.temperature, own.top_k, own.top_p),
+        params.compute,
     )
     cached, published = Clock(bench.device), Clock(bench.device)
     for number in track(range(steps + 1), "bench"):
@@ -166,8 +169,8 @@ def _per_step(clock: Clock, steps: int) -> dict[str, float]:
     return {name: statistics.median(values) * (len(values) // steps) for name, values in clock.parts.items()}
 
 
-def _image_seconds(base: Base) -> float:
-    painter = Painter(base, torch_device())
+def _image_seconds(base: Base, compute: str) -> float:
+    painter = Painter(base, torch_device(), compute=compute)
     paintings = painter.paint([(CLASS, index) for index in range(6)], 0, painter.sampling())
     return statistics.median(p.seconds for p in paintings[1:])
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from arbooth.errors import InputError
-from arbooth.settings import Settings, settings, torch_device
+from arbooth.settings import Settings, settings, torch_device, without_secrets
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def diagnose() -> list[Finding]:
     ]
     rows += [_device(), _cores(), *_project(here)]
     rows += [_encoder(here, name) for name in ("dino-vits16", "clip-vit-base-patch32", "lpips")]
-    rows.append(Finding("MLflow address", here.tracking_uri.split("@")[-1]))
+    rows.append(Finding("MLflow address", without_secrets(here.tracking_uri)))
     return rows
 
 

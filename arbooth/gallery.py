@@ -16,7 +16,7 @@ from arbooth.errors import NAME, InputError
 from arbooth.painter import Painter
 from arbooth.params import load_params
 from arbooth.progress import track
-from arbooth.settings import settings, torch_device
+from arbooth.settings import settings, torch_device, without_secrets
 
 
 def painter_of(target: str) -> tuple[Painter, str | None]:
@@ -54,6 +54,8 @@ def paint_to_folder(
     Raises:
         InputError: an unusable prompt or setting; nothing is written then.
     """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: give a folder for the pictures")
     pairs = [(prompt, index) for index in range(n)]
     paintings = painter.paint(pairs, seed, painter.sampling(**given), subject, partial(track, label="generate"))
     stem = f"{re.sub(r'[^a-z0-9]+', '-', prompt.lower()).strip('-')[:60]}-seed{seed}"
@@ -83,6 +85,8 @@ def summary_lines() -> list[str]:
         lines += [f"  {name:<24} {value:.3f}" for name, value in read_json(path).items()]
         lines.append(f"  contact sheet            {artifacts / 'sheets' / f'{subject}.png'}")
     lines.append(f"report   {artifacts / 'report.html'}")
-    lines.append(f"MLflow   {here.tracking_uri}")
-    lines.append(f"         look with: mlflow server --workers 1 --backend-store-uri {here.tracking_uri}")
+    lines.append(f"MLflow   {without_secrets(here.tracking_uri)}")
+    lines.append(
+        f"         look with: mlflow server --workers 1 --backend-store-uri {without_secrets(here.tracking_uri)}"
+    )
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -50,7 +51,9 @@ class Painter:
         self.quantizer = base.quantizer(ratio, pixels)
         self.net, self.autoencoder = base.transformer(device, compute), base.autoencoder(device)
         self.encoder = base.text_encoder(device)
-        self.adapters: dict[str, Adapter] = {}
+        self.adapters: dict[str, tuple[Adapter, str]] = {}
+        # Adapters change the network in place: one picture at a time, whoever asks.
+        self._lock = threading.Lock()
 
     def add(self, path: Path) -> Adapter:
         """Read an adapter and keep it under its subject's name.
@@ -60,7 +63,7 @@ class Painter:
         """
         adapter = read_adapter(path)
         check_fits(adapter, self.net, self.base.hash)
-        self.adapters[adapter.subject] = adapter
+        self.adapters[adapter.subject] = (adapter, _digest(adapter))
         return adapter
 
     def sampling(self, **given) -> Sampling:
@@ -90,28 +93,26 @@ class Painter:
         """
         if subject is not None and subject not in self.adapters:
             raise InputError(f"no adapter of {subject!r} is loaded")
-        adapter = self.adapters.get(subject) if subject else None
+        adapter, digest = self.adapters[subject] if subject else (None, None)
         for prompt, _ in prompts:
             check_prompt(prompt, adapter)
-        origin = {"base": self.base.name, "base_hash": self.base.hash, "subject": subject, "adapter": _digest(adapter)}
+        origin = {"base": self.base.name, "base_hash": self.base.hash, "subject": subject, "adapter": digest}
         paintings = []
-        with applied(adapter, self.net, self.base.hash):
+        with self._lock, applied(adapter, self.net):
             for prompt, index in progress(prompts):
                 started = time.perf_counter()
-                pixels = paint(
-                    self.net,
-                    self.autoencoder,
-                    self.quantizer,
-                    self.encoder,
-                    prompt,
-                    sampling,
-                    seed,
-                    index,
-                    adapter.token if adapter else None,
-                )
+                pixels = self._paint_one(prompt, index, seed, sampling, adapter.token if adapter else None)
                 record = {"prompt": prompt, "seed": seed, "index": index, "sampling": asdict(sampling), **origin}
                 paintings.append(Painting(pixels, record, time.perf_counter() - started))
         return paintings
+
+    def _paint_one(
+        self, prompt: str, index: int, seed: int, sampling: Sampling, token: torch.Tensor | None
+    ) -> np.ndarray:
+        try:
+            return paint(self.net, self.autoencoder, self.quantizer, self.encoder, prompt, sampling, seed, index, token)
+        except ValueError as error:
+            raise InputError(str(error)) from None
 
 
 def check_prompt(prompt: str, adapter: Adapter | None) -> None:
@@ -125,9 +126,7 @@ def check_prompt(prompt: str, adapter: Adapter | None) -> None:
         raise InputError(f"the prompt holds {odd[0]}; the identifier is written {IDENTIFIER}")
 
 
-def _digest(adapter: Adapter | None) -> str | None:
-    if adapter is None:
-        return None
+def _digest(adapter: Adapter) -> str:
     digest = hashlib.sha256(adapter.token.numpy().tobytes())
     for name, value in sorted(adapter.parameters.items()):
         digest.update(name.encode())

@@ -16,6 +16,11 @@ from arbooth.errors import NAME, InputError
 
 Chance = Annotated[float, Field(ge=0, le=1)]
 PerScale = float | tuple[float, ...]
+Positive = Annotated[float, Field(gt=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Layer = Literal["self_attention", "cross_attention", "feed_forward", "cross_attention.key_value"]
+# What a subject may override: the rest is shared with the prior of its class.
+OWN = ("finetune", "generate", "evaluate")
 
 
 class Section(BaseModel):
@@ -67,7 +72,7 @@ class Prior(Section):
 class Method(Section):
     """A preset: which layers are trained, whether scales are weighted, what is done with the prior."""
 
-    layers: tuple[str, ...]
+    layers: tuple[Layer, ...]
     scale_weights: bool
     prior: Literal["distill", "data", "none"]
 
@@ -82,7 +87,7 @@ class Finetune(Section):
     learning_rate: float = Field(gt=0)
     token_learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
-    betas: tuple[Chance, Chance]
+    betas: tuple[Beta, Beta]
     identifier_tokens: int = Field(ge=1, le=64)
     coarse_scales: int = Field(ge=0)
     coarse_weight: float = Field(ge=0)
@@ -99,7 +104,7 @@ class Generate(Section):
     images_per_prompt: int = Field(ge=1)
     class_images: int = Field(ge=0)
     guidance: PerScale
-    temperature: PerScale
+    temperature: Positive | tuple[Positive, ...]
     top_k: int = Field(ge=0)
     top_p: float = Field(gt=0, le=1)
 
@@ -142,6 +147,8 @@ class Params(Section):
                 problems.append(f"subjects.{name}.class: no class {subject.class_name!r} in classes")
             if subject.prompts not in self.prompt_sets:
                 problems.append(f"subjects.{name}.prompts: no list {subject.prompts!r} in prompt_sets")
+            for section in sorted(set(subject.overrides) - set(OWN)):
+                problems.append(f"subjects.{name}.overrides.{section}: only {', '.join(OWN)} can differ by subject")
         if self.finetune.method not in self.methods:
             problems.append(f"finetune.method: no method {self.finetune.method!r} in methods")
         for name, prompts in self.prompt_sets.items():
@@ -151,6 +158,8 @@ class Params(Section):
         for key in ("subject", "prior"):
             if "{class}" not in getattr(self.templates, key):
                 problems.append(f"templates.{key}: lacks {{class}}")
+        if "<S*>" not in self.templates.subject or "<S*>" in self.templates.prior:
+            problems.append("templates: <S*> belongs into subject, and not into prior")
         if self.finetune.distillation == "joint" and not self.prior.keep_pairs:
             problems.append("finetune.distillation: joint needs both logits of every bit: set prior.keep_pairs to true")
         if problems:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from arbooth.errors import InputError
 
 
 class Settings(BaseSettings):
@@ -38,8 +41,21 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process, read once."""
-    return Settings()
+    """The settings of this process, read once.
+
+    Raises:
+        InputError: a variable has a value that does not hold.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"ARBOOTH_{str(first['loc'][0]).upper()} does not hold: {first['msg']}") from None
+
+
+def without_secrets(uri: str) -> str:
+    """An address without user and password, for messages."""
+    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def torch_device(name: str | None = None):
@@ -50,11 +66,15 @@ def torch_device(name: str | None = None):
     """
     import torch
 
-    from arbooth.errors import InputError
-
     name = name or settings().device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"ARBOOTH_DEVICE is {name!r}, but torch sees no CUDA device: set it to cpu or auto")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"ARBOOTH_DEVICE is {name!r}: use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"ARBOOTH_DEVICE is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices: set it to cpu or auto"
+        )
+    return device

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -29,9 +30,12 @@ def dvc(*arguments: str, quiet: bool = False) -> int:
         StageFailed: it exited with an error (unless `quiet`, when the exit code is the answer).
     """
     command = [sys.executable, "-m", "dvc", *arguments]
+    # The stages' commands are `arbooth ...` of this same environment, whoever started the worker.
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     process = subprocess.Popen(
         command,
         cwd=settings().project,
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -53,6 +57,17 @@ def dvc(*arguments: str, quiet: bool = False) -> int:
     return code
 
 
+def _is_busy(_task, _run, state) -> bool:
+    """Whether a stage failed only because somebody else is at it: DVC's lock, or the stage's own."""
+    try:
+        state.result()
+    except StageFailed as error:
+        return any(word in str(error) for word in ("lock", "busy", "already running"))
+    except Exception:
+        return False
+    return False
+
+
 @task(
     name="stage",
     task_run_name="{stage}@{key}",
@@ -71,8 +86,10 @@ def run_stage(stage: str, key: str) -> None:
     task_run_name="prior@{class_name}",
     cache_policy=NO_CACHE,
     persist_result=False,
-    retries=2,
-    retry_delay_seconds=5,
+    # Another subject of the class may be drawing it right now: wait for that, minutes with a large base.
+    retries=60,
+    retry_delay_seconds=15,
+    retry_condition_fn=_is_busy,
 )
 def ensure_prior(class_name: str) -> bool:
     """Draw the class prior if it is not there or stale; says whether it was drawn.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from arbooth.data.files import write_json
 from arbooth.progress import track
 from pretrain.art import ACCESSORIES, CLASSES, Art, Drawing
 from pretrain.world import View, World
@@ -27,7 +28,7 @@ def render(modules: Path, out: Path, count: int, pixels: int, seed: int, workers
             pictures[job[3] : job[3] + job[4]] = block
             views.extend(shown)
     pictures.flush()
-    (out / "views.json").write_text(json.dumps(views))
+    write_json(out / "views.json", views)
     part.rename(out / "pictures.npy")
 
 

@@ -45,6 +45,8 @@ def test_help_answers_in_half_a_second():
         (["base", "import", "nowhere", "--name", "x"], "is not a folder"),
         (["params", "finetune.steps=many"], "finetune.steps"),
         (["summary"], "not evaluated yet"),
+        (["generate", "base", "a cat", "--out", "params.yaml"], "is a file"),
+        (["generate", "base", "cat " * 600], "1 to 512 tokens"),
     ],
 )
 def test_bad_input_is_one_message_exit_code_2_and_nothing_written(project, arguments, words):
@@ -78,6 +80,15 @@ def test_doctor_says_what_is_missing_and_what_to_do(project, monkeypatch):
     assert "MISS  project" in broken.stdout
 
 
+@pytest.mark.parametrize(
+    "name, value", [("ARBOOTH_DEVICE", "gpu"), ("ARBOOTH_ATTENTION", "magic"), ("ARBOOTH_CHECKPOINT_SECONDS", "often")]
+)
+def test_settings_that_do_not_hold_are_named(project, name, value):
+    done = arbooth("generate", "base", "a cat", cwd=project, env={name: value}, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {name}")
+
+
 def test_a_device_that_is_not_there_is_an_error(project):
     import torch
 
@@ -85,7 +96,7 @@ def test_a_device_that_is_not_there_is_an_error(project):
         pytest.skip("this machine has CUDA")
     done = arbooth("generate", "base", "a cat", cwd=project, env={"ARBOOTH_DEVICE": "cuda"}, check=False)
     assert done.returncode == 2
-    assert "no CUDA device" in done.stderr
+    assert "torch sees 0 CUDA devices" in done.stderr
 
 
 def test_pictures_of_the_plain_base_repeat_with_their_seed(project):

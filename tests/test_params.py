@@ -89,6 +89,30 @@ def test_unknown_subject_and_missing_file(file, tmp_path):
         load_params(tmp_path / "nowhere" / "params.yaml")
 
 
+@pytest.mark.parametrize("section", ["prior", "templates", "picture"])
+def test_what_a_class_shares_can_not_differ_by_subject(file, section):
+    set_params(file.parent, **{"subjects.poodle.overrides": {section: {}}})
+    with pytest.raises(InputError, match=f"overrides.{section}: only finetune, generate, evaluate"):
+        load_params(file)
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("generate.temperature=0", "generate.temperature"),
+        ("generate.temperature=[1.0,0.0]", "generate.temperature"),
+        ("methods.naive.layers=[attention]", "methods.naive.layers"),
+        ("finetune.betas=[0.9,1.0]", "finetune.betas"),
+        ("templates.subject=a photo of {class}", "<S*> belongs into subject"),
+        ("templates.prior=a photo of <S*> {class}", "not into prior"),
+        ("compute=float16", "compute"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_anything_runs(file, override, words):
+    with pytest.raises(InputError, match=words.replace("*", r"\*")):
+        load_params(file, overrides=[override])
+
+
 def test_joint_distillation_asks_for_pairs(file):
     with pytest.raises(InputError, match="keep_pairs"):
         load_params(file, overrides=["finetune.distillation=joint"])

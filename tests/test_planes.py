@@ -24,7 +24,7 @@ MAY_IMPORT = {
         "painter",
         "tracking",
     },
-    "tracking": {"tracking", "data", "method", "model", "errors"},
+    "tracking": {"tracking", "data", "method", "model", "errors", "settings"},
     "serving": {"serving", "data", "method", "model", "errors", "painter", "settings"},
 }
 OUTER = {"prefect", "mlflow", "dvc"}

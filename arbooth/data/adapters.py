@@ -83,16 +83,14 @@ def check_fits(adapter: Adapter, net: Transformer, base_hash: str) -> None:
 
 
 @contextmanager
-def applied(adapter: Adapter | None, net: Transformer, base_hash: str):
+def applied(adapter: Adapter | None, net: Transformer):
     """The network with an adapter in place; the base's own weights are back afterwards, bit for bit.
 
-    Raises:
-        InputError: the adapter does not fit (`check_fits`); the network is then untouched.
+    The adapter is one that `check_fits`. Not for several threads at once.
     """
     if adapter is None:
         yield net
         return
-    check_fits(adapter, net, base_hash)
     own = dict(net.named_parameters())
     before = {name: own[name].data for name in adapter.parameters}
     try:

@@ -6,6 +6,7 @@ the record travels with the project, the files stay on the machine.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sys
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from arbooth.data import checkpoints
-from arbooth.data.files import read_json, sha256, write_json
+from arbooth.data.files import read_json, sha256, visible_files, whole_file, write_json
 from arbooth.errors import NAME, InputError
 from arbooth.model import names
 from arbooth.model.autoencoder import Autoencoder, AutoencoderConfig
@@ -102,7 +103,7 @@ class Base:
         with torch.device("meta"):
             net = Transformer(config, compute)
         state = self._weights("transformer", names.public_transformer_names(config), "chunks")
-        state = {k: _cast(v, k, DTYPES[compute]).to(device) for k, v in state.items()}
+        state = {k: v.to(kept_type(k, v, compute)).to(device) for k, v in state.items()}
         return checkpoints.fill(net, state, f"transformer of base {self.name!r}")
 
     def autoencoder(self, device: torch.device | str = "cpu") -> Autoencoder:
@@ -167,10 +168,9 @@ class Base:
             raise InputError(f"{path}: {error}") from None
 
 
-def _cast(tensor: Tensor, name: str, dtype: torch.dtype) -> Tensor:
-    """Matrices inside the blocks take the compute type; norms, embeddings, adaLN and head stay float32."""
-    matrix = name.startswith("blocks.") and tensor.ndim == 2
-    return tensor.to(dtype if matrix else torch.float32)
+def kept_type(name: str, tensor: Tensor, compute: str) -> torch.dtype:
+    """Matrices inside the blocks take the compute type; biases, norms, embeddings, adaLN and head stay float32."""
+    return DTYPES[compute] if name.startswith("blocks.") and tensor.ndim == 2 else torch.float32
 
 
 def load_base(name: str, project: Path, weights: Path) -> Base:
@@ -182,9 +182,14 @@ def load_base(name: str, project: Path, weights: Path) -> Base:
     if name == "embedded":
         return Base(name, read_json(EMBEDDED / "base.json"), EMBEDDED)
     path = project / "bases" / f"{name}.json"
-    if not path.is_file():
+    if not NAME.fullmatch(name) or not path.is_file():
         raise InputError(f"no base {name!r}: import one with `arbooth base import PATH --name {name}`")
-    return Base(name, read_json(path), weights / name)
+    try:
+        record = read_json(path)
+        TransformerConfig(**record["transformer"])
+        return Base(name, record, weights / name)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a record of a base ({error}): import it again") from None
 
 
 def import_base(folder: Path, name: str, project: Path, weights: Path, text: Path | None = None) -> Base:
@@ -217,13 +222,19 @@ def import_base(folder: Path, name: str, project: Path, weights: Path, text: Pat
             f"the transformer reads {config.bits} bits a token and the tokenizer makes {vae_config.bits}: "
             "these files do not belong together"
         )
+    _check_t5(paths["text"], config.text_width)
+    hashes = {part: _remembered_hash(path.resolve()) for part, path in paths.items()}
     files = {}
     for part, path in paths.items():
         link = weights / name / f"{part}{'' if path.is_dir() else path.suffix}"
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        link.symlink_to(path.resolve(), target_is_directory=path.is_dir())
-        files[part] = {"path": link.name, "bytes": _bytes(path), "sha256": _remembered_hash(path.resolve())}
+        if link.is_symlink():
+            link.unlink()
+        if not link.exists():
+            link.symlink_to(path.resolve(), target_is_directory=path.is_dir())
+        elif not link.samefile(path):
+            raise InputError(f"{link} is in the way: move it, or choose another name")
+        files[part] = {"path": link.name, "bytes": _bytes(path), "sha256": hashes[part]}
     eight_billion = config.bits == 4 * vae_config.bits
     record = {
         "name": name,
@@ -262,6 +273,19 @@ def _find_parts(folder: Path, text: Path | None) -> dict[str, Path]:
     return {part: paths[0].absolute() for part, paths in found.items()}
 
 
+def _check_t5(folder: Path, width: int) -> None:
+    if not folder.is_dir() or not _is_t5(folder):
+        raise InputError(
+            f"{folder} is not a T5 folder in the layout of `transformers` (config.json beside its weights)"
+        )
+    try:
+        own = read_json(folder / "config.json").get("d_model")
+    except ValueError:
+        raise InputError(f"{folder / 'config.json'} is not readable as JSON: copy it again") from None
+    if own != width:
+        raise InputError(f"{folder} is {own} wide, the transformer reads {width}: these files do not belong together")
+
+
 def _is_t5(folder: Path) -> bool:
     config = folder / "config.json"
     return config.is_file() and '"t5"' in config.read_text(encoding="utf-8", errors="replace")
@@ -283,7 +307,7 @@ def _check_fit(state: dict[str, Tensor], public: dict[str, str], kind, config, p
 
 
 def _bytes(path: Path) -> int:
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
+    return sum(p.stat().st_size for p in _all_files(path))
 
 
 _HASHES: dict[str, str] = {}
@@ -303,10 +327,10 @@ def _remembered_hash(path: Path) -> str:
         print(f"hashing {path.name} ({sum(size for _, size, _ in stats) / 1e9:.1f} GB), once", file=sys.stderr)
     _HASHES[key] = sha256(path)
     if large:
-        cache.mkdir(parents=True, exist_ok=True)
-        (cache / key).write_text(_HASHES[key])
+        with contextlib.suppress(OSError), whole_file(cache / key) as part:
+            part.write_text(_HASHES[key])
     return _HASHES[key]
 
 
 def _all_files(path: Path) -> list[Path]:
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return visible_files(path) if path.is_dir() else [path]

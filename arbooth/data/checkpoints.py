@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from pathlib import Path
 
 import torch
@@ -58,7 +59,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> dict:
     try:
-        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        # Files from before torch 1.6 are not zip archives and can't be mapped.
+        archive = zipfile.is_zipfile(path)
+        state = torch.load(path, map_location="cpu", mmap=archive, weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} holds more than weights and is not opened ({reason})") from None

@@ -49,11 +49,21 @@ def read_json(path: Path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def visible_files(folder: Path) -> list[Path]:
+    """Files under a folder, sorted, without those in `.hidden` or `__cache__` folders."""
+    found = (p for p in folder.rglob("*") if p.is_file())
+    return sorted(
+        p
+        for p in found
+        if not any(part.startswith((".", "__")) and part != "__init__.py" for part in p.relative_to(folder).parts)
+    )
+
+
 def sha256(path: Path) -> str:
-    """Hex digest of a file, or of a folder's files with their relative names."""
+    """Hex digest of a file, or of a folder's files with their relative names, hidden and cached ones left out."""
     digest = hashlib.sha256()
     if path.is_dir():
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        for file in visible_files(path):
             digest.update(f"{file.relative_to(path)}\0{sha256(file)}\n".encode())
         return digest.hexdigest()
     with path.open("rb") as file:

@@ -25,7 +25,8 @@ class ResumeFile:
 
     def __init__(self, path: Path, key: str, seconds: float) -> None:
         self.path, self.key, self.seconds = path, key, seconds
-        self._last, self._stop, self._handlers = time.monotonic(), False, {}
+        self._last, self._pause = time.monotonic(), seconds
+        self._stop, self._handlers = False, {}
 
     def __enter__(self) -> ResumeFile:
         if threading.current_thread() is threading.main_thread():
@@ -44,7 +45,7 @@ class ResumeFile:
         return self._stop
 
     def due(self) -> bool:
-        return time.monotonic() - self._last >= self.seconds
+        return time.monotonic() - self._last >= self._pause
 
     def load(self) -> dict | None:
         if not self.path.is_file():
@@ -53,9 +54,12 @@ class ResumeFile:
         return state["state"] if state.get("key") == self.key else None
 
     def save(self, state: dict) -> None:
+        started = time.monotonic()
         with whole_file(self.path) as part:
             torch.save({"key": self.key, "state": state}, part)
         self._last = time.monotonic()
+        # Large networks take a while to save: at most a twentieth of the time goes into it.
+        self._pause = max(self.seconds, 20 * (self._last - started))
 
     def finish(self) -> None:
         """The run is done and its outputs are written."""

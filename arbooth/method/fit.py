@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from arbooth.errors import Interrupted
+from arbooth.errors import InputError, Interrupted
 from arbooth.method import losses
 from arbooth.method.layers import prepare, select_parameters
 from arbooth.method.prior import ClassPrior
@@ -114,7 +114,8 @@ class Fitting:
             # Draws depend on the step alone: a resumed run needs no generator state to repeat them.
             draw = generator(settings.seed, "fit", self.step_number, part)
             loss, row = self.loss(draw)
-            (loss / settings.accumulate).backward()
+            if loss.requires_grad:  # not where the token alone is trained and every text was dropped
+                (loss / settings.accumulate).backward()
             rows.append(row)
         self.optimizer.step()
         self.step_number += 1
@@ -217,6 +218,7 @@ def fit(
 
     Raises:
         ValueError: settings and data do not fit each other.
+        InputError: the loss is not finite any more.
         Interrupted: `resume.stopping()` said so; the state is saved.
     """
     run = Fitting(net, quantizer, features, prompt, prior, settings, attention)
@@ -226,7 +228,7 @@ def fit(
     for _ in progress(range(run.step_number, settings.steps)):
         row = run.step()
         if not torch.isfinite(torch.tensor(row["loss"])):
-            raise ValueError(f"the loss is {row['loss']} at step {run.step_number}: lower finetune.learning_rate")
+            raise InputError(f"the loss is {row['loss']} at step {run.step_number}: lower finetune.learning_rate")
         if resume is not None and (resume.stopping() or resume.due()):
             resume.save(run.state())
             if resume.stopping():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from arbooth.model.transformer import Transformer
 
@@ -49,15 +49,3 @@ def prepare(net: Transformer, names: list[str]) -> dict[str, nn.Parameter]:
         parameter.data = parameter.data.float()
         trained[name] = parameter.requires_grad_(True)
     return trained
-
-
-def relative_change(before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, float]:
-    """||W' - W|| / ||W|| of each layer kind, over all its matrices together (ARBooth, figure 4)."""
-    change = {}
-    for kind in ("self_attention", "cross_attention", "feed_forward"):
-        names = [n for n in before if _kind_matches(n, kind) and before[n].ndim == 2 and n in after]
-        if names:
-            moved = sum(float((after[n].double() - before[n].double()).square().sum()) for n in names)
-            size = sum(float(before[n].double().square().sum()) for n in names)
-            change[kind] = (moved / size) ** 0.5
-    return change

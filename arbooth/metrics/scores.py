@@ -10,6 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+# Pairs of pictures compared at once: 1024-pixel pictures are large.
+PAIRS = 16
+
 
 def image_similarity(photos_PF: Tensor, images_NF: Tensor) -> float:
     """Mean cosine over every (photo, picture) pair: I_dino and I_clip of one prompt, PRES of the class."""
@@ -31,7 +34,8 @@ def diversity(images: Tensor, distance: Callable[[Tensor, Tensor], Tensor]) -> f
     first, second = torch.triu_indices(len(images), len(images), offset=1)
     if len(first) == 0:
         return None
-    return float(distance(images[first], images[second]).double().mean())
+    pairs = zip(first.split(PAIRS), second.split(PAIRS))
+    return float(torch.cat([distance(images[a], images[b]).double() for a, b in pairs]).mean())
 
 
 def mean(values: list[float | None]) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from arbooth.data.adapters import read_adapter
 from arbooth.data.bases import EMBEDDED, Base
 from arbooth.data.files import read_json
 from arbooth.errors import InputError
@@ -24,7 +25,8 @@ def load_registered(adapter: Path, reference: Path) -> tuple[Painter, str]:
         base = Base(saved["name"], saved["record"], settings().path("weights") / saved["name"])
     if base.hash != saved["hash"]:
         raise InputError(f"this model needs base {saved['hash'][:12]}, and {base.name!r} here is {base.hash[:12]}")
-    painter = Painter(base, torch_device())
+    own = read_adapter(adapter).settings
+    painter = Painter(base, torch_device(), own["picture"]["ratio"], own["picture"]["pixels"], own["compute"])
     return painter, painter.add(adapter).subject
 
 

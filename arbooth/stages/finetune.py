@@ -10,11 +10,11 @@ from pathlib import Path
 
 from arbooth.data import caches
 from arbooth.data.adapters import Adapter, write_adapter
-from arbooth.data.bases import load_base
+from arbooth.data.bases import kept_type, load_base
 from arbooth.data.files import sha256, whole_folder
 from arbooth.data.resume import ResumeFile
+from arbooth.errors import InputError
 from arbooth.method.fit import FitSettings, fit
-from arbooth.model.transformer import DTYPES
 from arbooth.progress import track
 from arbooth.settings import settings, torch_device
 from arbooth.stages import prior as prior_stage
@@ -39,12 +39,15 @@ def run(params, key, reads, writes) -> None:
     prior = None
     if recipe.prior != "none":
         prior = caches.read_prior(reads["prior"], prior_stage.header(params, base, quantizer, subject.class_name))
+    if here.attention == "flex" and device.type == "cpu":
+        raise InputError("FlexAttention does not train on the CPU: set ARBOOTH_ATTENTION to scales")
     net = base.transformer(device, params.compute)
     identity = [
         json.dumps({**vars(recipe), "compute": params.compute}, sort_keys=True),
         base.hash,
         sha256(reads["tokens"]),
         sha256(reads["prior"]),
+        *_code(),
     ]
     run_key = hashlib.sha256("\n".join(identity).encode()).hexdigest()
     with ResumeFile(here.path("resume") / f"{key}.pt", run_key, here.checkpoint_seconds) as resume:
@@ -59,19 +62,22 @@ def run(params, key, reads, writes) -> None:
             progress=partial(track, label=f"finetune {key}"),
             attention=here.attention,
         )
-    # Weights of a bfloat16 run are used in bfloat16: nothing is lost by keeping them so.
-    parameters = {name: value.to(DTYPES[params.compute]).cpu() for name, value in result.parameters.items()}
-    adapter = Adapter(
-        result.token.cpu(),
-        parameters,
-        base.hash,
-        key,
-        noun,
-        {"method": params.finetune.method, "compute": params.compute, **vars(recipe)},
-    )
+    # Kept in the type that they are used in: nothing is lost.
+    parameters = {
+        name: value.to(kept_type(name, value, params.compute)).cpu() for name, value in result.parameters.items()
+    }
+    # Serving paints the picture's shape, and computes in the type, that the subject was trained with.
+    made = {"method": params.finetune.method, "compute": params.compute, "picture": params.picture.model_dump()}
+    adapter = Adapter(result.token.cpu(), parameters, base.hash, key, noun, {**made, **vars(recipe)})
     write_adapter(writes["adapter"], adapter)
     write_curves(writes["curves"], result.history)
     resume.finish()
+
+
+def _code() -> list[str]:
+    """Hashes of what a run computes with: a run that was stopped does not go on in other code."""
+    package = Path(__file__).resolve().parent.parent
+    return [sha256(package / "method"), sha256(package / "model")]
 
 
 def write_curves(folder: Path, history: list[dict[str, float]]) -> None:

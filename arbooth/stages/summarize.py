@@ -7,6 +7,7 @@ import csv
 import html
 
 from arbooth.data.files import read_json, whole_file, write_json
+from arbooth.errors import InputError
 from arbooth.metrics.scores import mean
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:64rem;padding:0 1rem;color:#1a1a1a}
@@ -17,6 +18,9 @@ tr.overall td{font-weight:600;border-top:2px solid #888}img{max-width:100%}.wide
 
 
 def run(params, key, reads, writes) -> None:
+    missing = [subject for subject in params.subjects if not (reads["metrics"] / f"{subject}.json").is_file()]
+    if missing:
+        raise InputError(f"not evaluated yet: {', '.join(missing)}; run `dvc repro`")
     metrics = {subject: read_json(reads["metrics"] / f"{subject}.json") for subject in params.subjects}
     columns = list(dict.fromkeys(name for row in metrics.values() for name in row))
     overall = {name: mean([row.get(name) for row in metrics.values()]) for name in columns}

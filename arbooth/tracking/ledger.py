@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from arbooth.data.bases import Base
 from arbooth.data.files import read_json, sha256
 from arbooth.errors import InputError
+from arbooth.settings import without_secrets
 
 KEY = "arbooth.key"
 SERVED = Path(__file__).resolve().parent.parent / "serving" / "registered.py"
@@ -71,9 +73,9 @@ def publish(
             new = True
         else:
             new = False
-        _alias(client, name, "candidate", version.version)
         failures = check_gate(metrics, gate.minimum, gate.maximum)
-        if not failures:
+        # The champion moves with the candidate, so one that somebody moved back by hand stays there.
+        if _alias(client, name, "candidate", version.version) and not failures:
             _alias(client, name, "champion", version.version)
         champion = client.get_registered_model(name).aliases.get("champion")
         return Published(
@@ -93,10 +95,10 @@ def check_gate(metrics: dict[str, float], minimum: dict[str, float], maximum: di
     """What keeps a model from becoming champion; a metric that was not measured does."""
     failures = []
     for name, bound in minimum.items():
-        if name not in metrics or metrics[name] < bound:
+        if not metrics.get(name, math.nan) >= bound:
             failures.append(f"{name} is {metrics.get(name, 'missing')}, must be at least {bound}")
     for name, bound in maximum.items():
-        if name not in metrics or metrics[name] > bound:
+        if not metrics.get(name, math.nan) <= bound:
             failures.append(f"{name} is {metrics.get(name, 'missing')}, must be at most {bound}")
     return failures
 
@@ -123,14 +125,9 @@ def ledger(tracking_uri: str):
     try:
         yield mlflow, mlflow.MlflowClient()
     except MlflowException as error:
-        raise InputError(f"MLflow at {_without_secrets(tracking_uri)}: {str(error).splitlines()[0]}") from error
-
-
-def _without_secrets(uri: str) -> str:
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(uri)
-    return uri.replace(parts.netloc, parts.netloc.rsplit("@", 1)[-1]) if "@" in parts.netloc else uri
+        # MLflow's own message may hold the address with its password; so would the chained exception.
+        reason = without_secrets(str(error).splitlines()[0])
+        raise InputError(f"MLflow at {without_secrets(tracking_uri)}: {reason}") from None
 
 
 def _experiment(client, name: str, tracking_uri: str) -> str:
@@ -150,9 +147,12 @@ def _version(client, name: str, key: str):
     return next((v for v in versions if v.tags.get(KEY) == key), None)
 
 
-def _alias(client, name: str, alias: str, version) -> None:
-    if str(client.get_registered_model(name).aliases.get(alias)) != str(version):
-        client.set_registered_model_alias(name, alias, str(version))
+def _alias(client, name: str, alias: str, version) -> bool:
+    """Point an alias at a version; says whether it pointed elsewhere."""
+    if str(client.get_registered_model(name).aliases.get(alias)) == str(version):
+        return False
+    client.set_registered_model_alias(name, alias, str(version))
+    return True
 
 
 def _log(mlflow, client, experiment_id, subject, noun, files: Files, base: Base, params, metrics, key):

@@ -178,6 +178,10 @@ def no_tokenizer(where):
     (where / "infinity_vae_d32reg.pth").unlink()
 
 
+def no_text(where):
+    (where / "flan-t5-xl" / "config.json").write_text('{"model_type": "t5", "d_model": 64}')
+
+
 def two(where):
     torch.save({}, where / "another.pth")
 
@@ -193,6 +197,7 @@ def two(where):
         (evil, "holds more than weights"),
         (wrong, "not an Infinity transformer"),
         (unfit, "do not belong together"),
+        (no_text, "64 wide, the transformer reads 128"),
         (no_tokenizer, "must hold one of a tokenizer"),
         (two, "it holds 2: another.pth"),
     ],
@@ -216,10 +221,42 @@ def test_a_changed_or_lost_file_is_refused_when_it_is_used(folder, tmp_path):
         base.transformer()
 
 
+def test_what_a_download_tool_leaves_beside_the_text_encoder_does_not_count(folder, tmp_path):
+    first = imported(folder[0], tmp_path).hash
+    (folder[0] / "flan-t5-xl" / ".cache").mkdir()
+    (folder[0] / "flan-t5-xl" / ".cache" / "when").write_text("now")
+    assert imported(folder[0], tmp_path).hash == first
+
+
+def test_files_of_before_torch_1_6_load(folder, tmp_path):
+    where, net, _ = folder
+    torch.save(public_transformer()[1], where / "infinity_2b_reg.pth", _use_new_zipfile_serialization=False)
+    agree(imported(where, tmp_path), net)
+
+
+def test_importing_files_that_lie_under_weights_already_keeps_them(folder, tmp_path):
+    where = tmp_path / "weights" / "mine"
+    where.parent.mkdir()
+    folder[0].rename(where)
+    (where / "infinity_2b_reg.pth").rename(where / "transformer.pth")
+    agree(imported(where, tmp_path), folder[1])
+    assert (where / "transformer.pth").is_file() and not (where / "transformer.pth").is_symlink()
+
+
 @pytest.mark.parametrize("name", ["embedded", "../up", "A", ""])
 def test_names_stay_in_their_folder(folder, tmp_path, name):
     with pytest.raises(InputError, match="can't be named"):
         imported(folder[0], tmp_path, name)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"transformer": {"depth": 1}}'])
+def test_a_broken_record_is_one_sentence(tmp_path, text):
+    (tmp_path / "bases").mkdir()
+    (tmp_path / "bases" / "x.json").write_text(text)
+    with pytest.raises(InputError, match="not a record of a base"):
+        load_base("x", tmp_path, tmp_path)
+    with pytest.raises(InputError, match="no base"):
+        load_base("../bases/x", tmp_path, tmp_path)
 
 
 def test_an_unknown_base_says_how_to_get_it(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from arbooth.data.resume import ResumeFile
-from arbooth.errors import Interrupted
+from arbooth.errors import InputError, Interrupted
 from arbooth.method.fit import FitSettings, fit
 from arbooth.method.prior import draw_prior
 from arbooth.model.sampling import Sampling
@@ -116,6 +116,12 @@ def test_the_token_alone():
     assert result.token.abs().max() > 0
 
 
+def test_the_token_alone_survives_a_step_without_text():
+    """Nothing has a gradient where every text of the batch was dropped."""
+    result, _ = tuned(layers=(), prior="none", drop_text=1.0)
+    assert result.token.eq(0).all()
+
+
 @pytest.mark.parametrize("changes", [{"prior": "data"}, {"distillation": "joint"}])
 def test_the_other_options_run_and_differ(changes):
     result, _ = tuned(**changes)
@@ -143,5 +149,5 @@ def test_misfits_are_refused():
             prior,
             replace(SETTINGS, distillation="joint"),
         )
-    with pytest.raises(ValueError, match="lower finetune.learning_rate"):
+    with pytest.raises(InputError, match="lower finetune.learning_rate"):
         tuned(learning_rate=1e30, steps=20)

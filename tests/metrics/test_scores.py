@@ -19,6 +19,19 @@ def test_diversity_is_the_mean_over_unordered_pairs():
     assert diversity(images[:1], gap) is None
 
 
+def test_many_pairs_are_compared_in_parts():
+    images = torch.rand(12, 3, 2, 2)
+    sizes = []
+
+    def gap(a, b):
+        sizes.append(len(a))
+        return (a - b).abs().mean((1, 2, 3))
+
+    whole = torch.stack([(a - b).abs().mean() for i, a in enumerate(images) for b in images[i + 1 :]]).mean()
+    assert diversity(images, gap) == pytest.approx(float(whole), rel=1e-5)
+    assert sum(sizes) == 66 and max(sizes) <= 16
+
+
 def test_mean_leaves_out_what_is_missing():
     assert mean([1.0, None, 3.0]) == 2.0
     assert mean([None]) is None

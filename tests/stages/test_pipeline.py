@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+import torch
 from PIL import Image
 
 from arbooth.data.adapters import read_adapter
@@ -199,6 +200,9 @@ def test_bfloat16_runs_and_halves_the_adapter(whole, tmp_path):
     sizes = [(p / "artifacts" / "finetune" / "poodle.safetensors").stat().st_size for p in (folder, whole)]
     assert sizes[0] < 0.51 * sizes[1]
     arbooth("generate", "poodle", "a <S*> dog", "-n", "1", cwd=folder)
+    adapter = read_adapter(folder / "artifacts" / "finetune" / "poodle.safetensors")
+    assert adapter.settings["compute"] == "bfloat16"
+    assert {p.dtype for p in adapter.parameters.values() if p.ndim == 1} == {torch.float32}
 
 
 @pytest.mark.parametrize("method", ["naive", "textual-inversion", "custom-diffusion", "dreambooth"])

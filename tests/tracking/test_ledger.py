@@ -74,6 +74,25 @@ def test_the_gate_keeps_the_champion_and_old_content_brings_its_version_back(fil
     assert (back.new, back.version, back.champion) == (False, "1", True)
 
 
+def test_a_champion_that_somebody_moved_back_stays_there(files, uri, tmp_path):
+    put(files, uri, tmp_path, "cat5")
+    write_json(files.metrics, {"I_embedded": 0.8})
+    assert put(files, uri, tmp_path, "cat5").version == "2"
+    with ledger(uri) as (_, client):
+        client.set_registered_model_alias("arbooth-cat5", "champion", "1")
+    assert not put(files, uri, tmp_path, "cat5").champion
+
+
+def test_passwords_of_the_address_are_not_told(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    with pytest.raises(InputError) as error:
+        put(files, "http://user:hunter2@127.0.0.1:9", tmp_path)
+    assert "127.0.0.1:9" in str(error.value)
+    assert "hunter2" not in str(error.value)
+    assert error.value.__suppress_context__
+
+
 def test_a_run_in_the_environment_is_left_alone(files, uri, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     assert put(files, uri, tmp_path, "cat3").new
@@ -83,6 +102,7 @@ def test_gate_bounds():
     assert check_gate({"a": 1.0}, {"a": 1.0}, {"a": 1.0}) == []
     assert check_gate({"a": 1.0}, {}, {"a": 0.5}) == ["a is 1.0, must be at most 0.5"]
     assert check_gate({}, {"b": 0.1}, {}) == ["b is missing, must be at least 0.1"]
+    assert check_gate({"a": float("nan")}, {"a": 0.1}, {}) == ["a is nan, must be at least 0.1"]
 
 
 def test_missing_files_and_unknown_models_are_one_sentence(files, uri, tmp_path):
