@@ -125,7 +125,7 @@ def train(
         nn.utils.clip_grad_norm_(both.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():
-            pace = 1 - min(0.9985, (step + 1) / (step + 10))
+            pace = 1 - min(0.995, (step + 1) / (step + 10))
             for name, value in both.state_dict().items():
                 average[name].lerp_(value, pace)
         running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()

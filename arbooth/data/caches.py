@@ -43,6 +43,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]
     metadata = {HEADER: json.dumps(header, sort_keys=True)}
     with whole_file(path) as part:
         save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata)
+        part.chmod(0o644)  # safetensors leaves it to its owner alone
 
 
 def read_tensors(path: Path, expected: dict[str, str]) -> dict[str, Tensor]:

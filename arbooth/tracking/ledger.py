@@ -20,7 +20,7 @@ from arbooth.data.files import read_json, sha256
 from arbooth.errors import InputError
 from arbooth.settings import without_secrets
 
-KEY = "arbooth.key"
+KEY, GATE = "arbooth.key", "arbooth.gate"
 SERVED = Path(__file__).resolve().parent.parent / "serving" / "registered.py"
 
 
@@ -74,9 +74,14 @@ def publish(
         else:
             new = False
         failures = check_gate(metrics, gate.minimum, gate.maximum)
-        # The champion moves with the candidate, so one that somebody moved back by hand stays there.
-        if _alias(client, name, "candidate", version.version) and not failures:
+        verdict = "failed" if failures else "passed"
+        # The champion moves when the candidate does, or when the gate changes its mind: one that somebody
+        # moved back by hand stays there.
+        news = _alias(client, name, "candidate", version.version) or version.tags.get(GATE) != verdict
+        if news and not failures:
             _alias(client, name, "champion", version.version)
+        if version.tags.get(GATE) != verdict:
+            client.set_model_version_tag(name, str(version.version), GATE, verdict)
         champion = client.get_registered_model(name).aliases.get("champion")
         return Published(
             subject, version.run_id, str(version.version), new, str(champion) == str(version.version), failures

@@ -83,6 +83,12 @@ def test_a_champion_that_somebody_moved_back_stays_there(files, uri, tmp_path):
     assert not put(files, uri, tmp_path, "cat5").champion
 
 
+def test_a_gate_that_is_loosened_lets_the_candidate_through(files, uri, tmp_path):
+    strict = SimpleNamespace(minimum={"I_embedded": 0.9}, maximum={})
+    assert not put(files, uri, tmp_path, "cat6", strict).champion
+    assert put(files, uri, tmp_path, "cat6").champion
+
+
 def test_passwords_of_the_address_are_not_told(files, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
