@@ -40,6 +40,14 @@ FAST = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _own_ledger():
+    """MLflow puts the address that it was given into the environment: not into the next module's."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
 @pytest.fixture
 def tiny():
     """A random network with its quantiser and text features: small, the same at every call."""
