@@ -10,9 +10,9 @@ from arbooth.data.files import read_json, whole_file, write_json
 from arbooth.errors import InputError
 from arbooth.metrics.scores import mean
 
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:64rem;padding:0 1rem;color:#1a1a1a}
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem;color:#1a1a1a}
 table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums}
-th,td{padding:.35rem .8rem;border-bottom:1px solid #ddd;text-align:right}
+th,td{padding:.35rem .6rem;border-bottom:1px solid #ddd;text-align:right}
 th:first-child,td:first-child{text-align:left}
 tr.overall td{font-weight:600;border-top:2px solid #888}img{max-width:100%}.wide{overflow-x:auto}"""
 
