@@ -18,7 +18,7 @@ import torch
 from arbooth.data.bases import Base, load_base
 from arbooth.method import losses
 from arbooth.method.fit import FitSettings, Fitting
-from arbooth.method.prior import ClassPrior, draw_prior
+from arbooth.method.prior import draw_prior
 from arbooth.method.seeds import generator
 from arbooth.model.sampling import Sampling, sample
 from arbooth.model.transformer import Text
@@ -177,17 +177,11 @@ def _image_seconds(base: Base, compute: str) -> float:
 
 def _finetune_seconds(bench: Bench, recipe: FitSettings) -> float:
     """A whole run with the defaults of params.yaml, from caches."""
-    run = Fitting(
-        bench.net, bench.quantizer, bench.fitting.features, bench.fitting.prompt, _enough(bench, recipe), recipe
-    )
+    run = Fitting(bench.net, bench.quantizer, bench.fitting.features, bench.fitting.prompt, bench.fitting.prior, recipe)
     started = time.perf_counter()
     for _ in track(range(recipe.steps), "finetune"):
         run.step()
     return time.perf_counter() - started
-
-
-def _enough(bench: Bench, recipe: FitSettings) -> ClassPrior | None:
-    return bench.fitting.prior if recipe.prior != "none" else None
 
 
 def _lines(numbers: dict) -> list[str]:

@@ -18,6 +18,9 @@ from arbooth.stages import TABLE
 
 SUBJECT_STAGES = [name for name, stage in TABLE.items() if stage.over == "subject"]
 
+# Skipping and caching are DVC's alone.
+UNCACHED = {"cache_policy": NO_CACHE, "persist_result": False}
+
 
 class StageFailed(RuntimeError):
     """A stage ended with an error; its last lines are in the message."""
@@ -71,8 +74,7 @@ def _is_busy(_task, _run, state) -> bool:
 @task(
     name="stage",
     task_run_name="{stage}@{key}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
+    **UNCACHED,
     retries=2,
     retry_delay_seconds=5,
 )
@@ -84,8 +86,7 @@ def run_stage(stage: str, key: str) -> None:
 @task(
     name="prior",
     task_run_name="prior@{class_name}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
+    **UNCACHED,
     # Another subject of the class may be drawing it right now: wait for that, minutes with a large base.
     retries=60,
     retry_delay_seconds=15,
@@ -107,8 +108,7 @@ def ensure_prior(class_name: str) -> bool:
 @task(
     name="publish",
     task_run_name="publish@{subject}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
+    **UNCACHED,
     retries=2,
     retry_delay_seconds=5,
 )

@@ -29,7 +29,7 @@ from arbooth.model.transformer import DTYPES, Transformer, TransformerConfig
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
 PARTS = ("transformer", "autoencoder", "text")
-# The released networks, for tests and for `arbooth bench` on the meta device.
+# The released networks, to check names and shapes against without their weights.
 RELEASED = {
     "infinity-125m": TransformerConfig(12, 768, 8, 16, 2048, chunks=4),
     "infinity-2b": TransformerConfig(32, 2048, 16, 32, 2048, chunks=8),
@@ -102,7 +102,7 @@ class Base:
         config = self.config
         with torch.device("meta"):
             net = Transformer(config, compute)
-        state = self._weights("transformer", names.public_transformer_names(config), "chunks")
+        state = self._weights("transformer", names.public_transformer_names(config))
         state = {k: v.to(kept_type(k, v, compute)).to(device) for k, v in state.items()}
         return checkpoints.fill(net, state, f"transformer of base {self.name!r}")
 
@@ -114,7 +114,7 @@ class Base:
         """
         with torch.device("meta"):
             net = Autoencoder(self.autoencoder_config)
-        state = self._weights("autoencoder", names.public_autoencoder_names(list(net.state_dict())), None)
+        state = self._weights("autoencoder", names.public_autoencoder_names(list(net.state_dict())))
         state = {k: v.float().to(device) for k, v in state.items()}
         return checkpoints.fill(net, state, f"tokenizer of base {self.name!r}")
 
@@ -157,10 +157,10 @@ class Base:
             raise InputError(f"{path} is not the file that base {self.name!r} was recorded with: import it again")
         return path
 
-    def _weights(self, part: str, public: dict[str, str], _style: str | None) -> dict[str, Tensor]:
+    def _weights(self, part: str, public: dict[str, str]) -> dict[str, Tensor]:
         path = self.verified(part)
         state = checkpoints.without_constants(checkpoints.read_weights(path))
-        if _style is not None and any(k.startswith("blocks.") for k in state):
+        if part == "transformer" and any(k.startswith("blocks.") for k in state):
             public = names.public_transformer_names(self.config, "flat")
         try:
             return names.from_public(state, public)

@@ -5,7 +5,7 @@ Shape suffixes: B pictures, N tokens of one scale, P bits of a token, D bits of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,7 +83,6 @@ def sample(
     generators: list[torch.Generator] | None = None,
     *,
     keep_logits: bool = False,
-    progress: Callable[[int], None] | None = None,
 ) -> Samples:
     """Paint one picture a prompt.
 
@@ -91,7 +90,6 @@ def sample(
         text: B prompts, already on the network's device.
         generators: one a picture (on the CPU); None only for greedy sampling.
         keep_logits: also return each bit's two logits after guidance, before temperature.
-        progress: called with the index of each finished scale.
 
     Raises:
         ValueError: numbers per scale that do not fit the schedule; no generators where needed.
@@ -120,8 +118,6 @@ def sample(
         all_bits.append(bits)
         if keep_logits:
             all_logits.append(logits)
-        if progress is not None:
-            progress(scale)
     return Samples(torch.cat(all_bits, 1), canvas, torch.cat(all_logits, 1) if keep_logits else None)
 
 

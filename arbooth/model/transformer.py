@@ -72,9 +72,6 @@ class Text:
         """Pad prompts [T_i, F] to one batch."""
         return cls(nn.utils.rnn.pad_sequence(prompts, batch_first=True), [len(p) for p in prompts])
 
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> Text:
-        return Text(self.features.to(device, dtype), self.lengths)
-
 
 @dataclass
 class Condition:
@@ -273,7 +270,12 @@ class Transformer(nn.Module):
         return self.start.dtype
 
     def unconditional(self, text: Text) -> Text:
-        """The learned stand-in for "no text", as long as each prompt: features [B,T,F]."""
+        """The learned stand-in for "no text", as long as each prompt: features [B,T,F].
+
+        Raises:
+            ValueError: as for `condition`.
+        """
+        self._check(text)
         longest = text.features.shape[1]
         rows = self.no_text[:longest].to(text.features.dtype)
         return Text(rows.expand(len(text.lengths), -1, -1), text.lengths)
@@ -285,11 +287,7 @@ class Transformer(nn.Module):
         Raises:
             ValueError: a prompt is empty or longer than 512 tokens, or of another encoder's width.
         """
-        _, longest, width = text.features.shape
-        if width != self.config.text_width:
-            raise ValueError(f"text features are {width} wide, this network reads {self.config.text_width}")
-        if not 0 < min(text.lengths) <= longest <= MAX_TEXT:
-            raise ValueError(f"a prompt must have 1 to {MAX_TEXT} tokens, got lengths {text.lengths}")
+        self._check(text)
         mask = text_mask(text.lengths, text.features.device)
         features = self.text_norm(text.features)
         pooled = self.text_pooling(features, mask).to(self._wide)[:, None]
@@ -356,6 +354,13 @@ class Transformer(nn.Module):
             table = rotary_table(schedule, self.config.width // self.config.heads)
             self._tables[key] = table.to(self.device)
         return self._tables[key]
+
+    def _check(self, text: Text) -> None:
+        _, longest, width = text.features.shape
+        if width != self.config.text_width:
+            raise ValueError(f"text features are {width} wide, this network reads {self.config.text_width}")
+        if not 0 < min(text.lengths) <= longest <= MAX_TEXT:
+            raise ValueError(f"a prompt must have 1 to {MAX_TEXT} tokens, got lengths {text.lengths}")
 
     @property
     def _wide(self) -> torch.dtype:

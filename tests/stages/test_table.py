@@ -15,7 +15,7 @@ def names(entries):
     return {next(iter(e)) if isinstance(e, dict) else e for e in entries}
 
 
-def as_in_dvc(path, stage):
+def as_in_dvc(path):
     return path.replace("{key}", "${key}").replace("{class}", "${item.class}")
 
 
@@ -32,9 +32,9 @@ def test_stage(name):
     }
     assert set(body["params"]) == {own[stage.over].get(section, section) for section in stage.params}
     writes = names([*body.get("outs", []), *body.get("metrics", []), *body.get("plots", [])])
-    assert writes == {as_in_dvc(path, stage) for path in stage.writes.values()}
+    assert writes == {as_in_dvc(path) for path in stage.writes.values()}
     data = {d for d in body["deps"] if d.startswith(("artifacts", "photos"))}
-    assert data == {as_in_dvc(path, stage) for path in stage.reads.values()}
+    assert data == {as_in_dvc(path) for path in stage.reads.values()}
     assert f"arbooth/stages/{name}.py" in body["deps"]
     assert ("bases/${base}.json" in body["deps"]) == ("base" in stage.params and name != "publish")
     assert all((ROOT / d).exists() for d in body["deps"] if d.startswith("arbooth"))
