@@ -1,6 +1,6 @@
 """Make the embedded base: python -m pretrain STEP [--work DIR] [--modules DIR].
 
-Steps, in order: render, tokenizer, transformer, decoder, encoders, pack. Each resumes after a kill.
+Steps, in order: render, photos, tokenizer, transformer, encoders, pack, check. Each resumes after a kill.
 """
 
 from __future__ import annotations
@@ -29,62 +29,74 @@ def render(params, work: Path, modules: Path) -> None:
     render(modules, work / "bank", params.render.pictures, params.pixels, params.seed, os.cpu_count() or 1)
 
 
+def photos(params, work: Path, modules: Path) -> None:
+    from pretrain.render import crop_photos
+
+    crop_photos(work / "photos", work / "bank", params.render.photos, params.pixels, params.seed)
+
+
 def tokenizer(params, work: Path, modules: Path) -> None:
-    from arbooth.model.autoencoder import AutoencoderConfig
-    from pretrain.render import load
+    import torch
+
+    from pretrain.pack import new_autoencoder, quantizer_of
+    from pretrain.render import load, load_photos
     from pretrain.train_tokenizer import train
 
-    own = params.tokenizer
-    config = AutoencoderConfig(own.bits, own.base, tuple(own.multipliers), own.blocks)
-    maps = OmegaConf.to_container(own.maps)
-    pictures, _ = load(work / "bank")
-    train(pictures, config, maps, work, steps=own.steps, batch=own.batch, rate=own.rate, seed=params.seed)
-
-
-def transformer(params, work: Path, modules: Path) -> None:
-    from arbooth.model.quantizer import SelfCorrection
-    from arbooth.model.transformer import TransformerConfig
-    from pretrain.pack import load_autoencoder, quantizer_of
-    from pretrain.render import load
-    from pretrain.train_transformer import encode_pictures, train
-
-    own, pictures_views = params.transformer, load(work / "bank")
-    net, quantizer = load_autoencoder(params, work), quantizer_of(params)
-    config = TransformerConfig(own.depth, own.width, own.heads, params.tokenizer.bits, own.text_width)
+    torch.manual_seed(params.seed)
+    own, (pictures, _) = params.tokenizer, load(work / "bank")
     train(
-        encode_pictures(net, pictures_views[0]),
-        pictures_views[1],
-        quantizer,
-        net,
-        config,
+        pictures,
+        load_photos(work / "bank"),
+        new_autoencoder(params),
+        quantizer_of(params),
         work,
-        text_layers=own.text_layers,
         steps=own.steps,
         decay=own.decay,
         batch=own.batch,
         rate=own.rate,
-        correction=SelfCorrection(own.correction_strength, len(quantizer.schedule)),
+        photo_share=own.photo_share,
         seed=params.seed,
     )
 
 
-def decoder(params, work: Path, modules: Path) -> None:
-    from pretrain.pack import load_autoencoder, quantizer_of
-    from pretrain.render import load
-    from pretrain.train_tokenizer import refine
+def transformer(params, work: Path, modules: Path) -> None:
+    import numpy as np
 
-    own = params.decoder
-    pictures, _ = load(work / "bank")
-    net = load_autoencoder(params, work, refined=False)
-    refine(net, quantizer_of(params), pictures, work, steps=own.steps, batch=own.batch, rate=own.rate, seed=params.seed)
+    from arbooth.data.files import sha256
+    from arbooth.model.quantizer import SelfCorrection
+    from pretrain.art import CLASSES
+    from pretrain.pack import load_autoencoder, quantizer_of, transformer_config
+    from pretrain.render import load
+    from pretrain.train_transformer import encode_pictures, new_networks, train
+
+    own, (pictures, views) = params.transformer, load(work / "bank")
+    net, quantizer = load_autoencoder(params, work), quantizer_of(params)
+    known = list(CLASSES)[: own.classes]
+    chosen = np.array([i for i, view in enumerate(views) if view.drawing.noun in known])
+    key = f"{sha256(work / 'tokenizer.pt')} {known}"
+    train(
+        encode_pictures(net, pictures, chosen, work / "features.pt", key),
+        [views[i] for i in chosen],
+        quantizer,
+        net,
+        new_networks(transformer_config(params), own.text_layers, params.seed),
+        work,
+        steps=own.steps,
+        decay=own.decay,
+        batch=own.batch,
+        rate=own.rate,
+        coarse_share=own.coarse_share,
+        correction=SelfCorrection(own.correction_strength, len(quantizer.schedule)),
+        seed=params.seed,
+    )
 
 
 def encoders(params, work: Path, modules: Path) -> None:
     from pretrain.render import load
     from pretrain.train_encoders import train
 
-    own, pictures_views = params.encoders, load(work / "bank")
-    train(*pictures_views, work, steps=own.steps, batch=own.batch, rate=own.rate, seed=params.seed)
+    own, (pictures, views) = params.encoders, load(work / "bank")
+    train(pictures, views, work, steps=own.steps, decay=own.decay, batch=own.batch, rate=own.rate, seed=params.seed)
 
 
 def pack(params, work: Path, modules: Path) -> None:
@@ -93,13 +105,20 @@ def pack(params, work: Path, modules: Path) -> None:
     pack(params, work)
 
 
+def check(params, work: Path, modules: Path) -> None:
+    from pretrain.check import check
+
+    check(work, params.transformer.classes, params.check.pictures, params.seed)
+
+
 STEPS = {
     "render": render,
+    "photos": photos,
     "tokenizer": tokenizer,
     "transformer": transformer,
-    "decoder": decoder,
     "encoders": encoders,
     "pack": pack,
+    "check": check,
 }
 
 if __name__ == "__main__":

@@ -14,38 +14,76 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SETS = ("noto", "twemoji", "fluent")
-# Class noun -> drawings: (name in Noto and Twemoji, code points in Fluent 3D).
-CLASSES: dict[str, list[tuple[str, str]]] = {
-    "cat": [("cat", "1f408"), ("black-cat", "1f408-200d-2b1b")],
-    "dog": [("dog", "1f415"), ("guide-dog", "1f9ae"), ("service-dog", "1f415-200d-1f9ba")],
-    "teddy bear": [("teddy-bear", "1f9f8")],
-    "teapot": [("teapot", "1fad6")],
-    "alarm clock": [("alarm-clock", "23f0")],
-    "car": [("automobile", "1f697"), ("taxi", "1f695"), ("sport-utility-vehicle", "1f699")],
-    "owl": [("owl", "1f989")],
-    "duck": [("duck", "1f986")],
-    "rabbit": [("rabbit", "1f407")],
-    "robot": [("robot", "1f916")],
-    "snowman": [("snowman-without-snow", "26c4")],
-    "turtle": [("turtle", "1f422")],
-    "backpack": [("backpack", "1f392")],
-    "boot": [("womans-boot", "1f462"), ("hiking-boot", "1f97e")],
-    "guitar": [("guitar", "1f3b8")],
-    "vase": [("amphora", "1f3fa")],
-    "penguin": [("penguin", "1f427")],
-    "elephant": [("elephant", "1f418")],
+# How a caption may name the style of each set; every training class is drawn in all three.
+STYLES = {"noto": "cartoon", "twemoji": "flat", "fluent": "3d"}
+# Class noun -> the emoji that show it.
+CLASSES: dict[str, list[str]] = {
+    "cat": ["cat"],
+    "dog": ["dog"],
+    "teddy bear": ["teddy-bear"],
+    "teapot": ["teapot"],
+    "alarm clock": ["alarm-clock"],
+    "car": ["automobile"],
+    "owl": ["owl"],
+    "duck": ["duck"],
+    "rabbit": ["rabbit"],
+    "robot": ["robot"],
+    "snowman": ["snowman-without-snow"],
+    "turtle": ["turtle"],
+    "backpack": ["backpack"],
+    "boot": ["womans-boot"],
+    "guitar": ["guitar"],
+    "vase": ["amphora"],
+    "penguin": ["penguin"],
+    "elephant": ["elephant"],
+    "horse": ["horse"],
+    "cow": ["cow"],
+    "pig": ["pig"],
+    "rooster": ["rooster"],
+    "parrot": ["parrot"],
+    "flamingo": ["flamingo"],
+    "whale": ["whale"],
+    "octopus": ["octopus"],
+    "crab": ["crab"],
+    "butterfly": ["butterfly"],
+    "giraffe": ["giraffe"],
+    "monkey": ["monkey"],
+    "bicycle": ["bicycle"],
+    "bus": ["bus"],
+    "train": ["locomotive"],
+    "helicopter": ["helicopter"],
+    "rocket": ["rocket"],
+    "sailboat": ["sailboat"],
+    "chair": ["chair"],
+    "umbrella": ["umbrella"],
+    "shoe": ["running-shoe"],
+    "handbag": ["handbag"],
+    "camera": ["camera"],
+    "cactus": ["cactus"],
+    "mushroom": ["mushroom"],
+    "pineapple": ["pineapple"],
+    "cake": ["birthday-cake"],
 }
-# Never shown in any training: the subjects of demos and benchmarks.
-HELD_OUT: dict[str, list[tuple[str, str]]] = {
-    "dog": [("poodle", "1f429")],
-    "car": [("racing-car", "1f3ce-fe0f")],
+# Never shown in any training: the subjects of demos and benchmarks, in all sets and in emojione's.
+HELD_OUT: dict[str, list[str]] = {
+    "cat": ["black-cat"],
+    "dog": ["poodle", "guide-dog"],
+    "car": ["racing-car", "taxi", "sport-utility-vehicle"],
+    "boot": ["hiking-boot"],
+    "snowman": ["snowman"],
+    "whale": ["spouting-whale"],
+    "bus": ["trolleybus"],
+    "shoe": ["mans-shoe"],
+    "handbag": ["clutch-bag"],
+    "guitar": ["banjo"],
+    "cake": ["shortcake"],
 }
-ACCESSORIES: dict[str, list[tuple[str, str]]] = {
-    "a crown": [("crown", "1f451")],
-    "a top hat": [("top-hat", "1f3a9")],
-    "sunglasses": [("sunglasses", "1f576-fe0f")],
-    "a bow": [("ribbon", "1f380")],
+ACCESSORIES: dict[str, list[str]] = {
+    "a crown": ["crown"],
+    "a top hat": ["top-hat"],
+    "sunglasses": ["sunglasses"],
+    "a bow": ["ribbon"],
+    "a cap": ["billed-cap"],
 }
 
 
@@ -66,23 +104,31 @@ class Art:
         if not self.modules.is_dir():
             raise FileNotFoundError(f"no art at {modules}: run `npm install` in pretrain/")
         self._icons: dict[str, dict] = {}
+        self._codes: dict[str, str] = {}
 
-    def drawings(self, table: dict[str, list[tuple[str, str]]]) -> dict[str, list[Drawing]]:
+    def drawings(self, table: dict[str, list[str]]) -> dict[str, list[Drawing]]:
         """Every drawing of a table, by noun."""
         return {
-            noun: [self._drawing(noun, own, where) for own in names for where in SETS] for noun, names in table.items()
+            noun: [self._drawing(noun, own, where) for own in names for where in STYLES]
+            for noun, names in table.items()
         }
 
-    def _drawing(self, noun: str, name: tuple[str, str], where: str) -> Drawing:
-        image = self._fluent(name[1]) if where == "fluent" else self._svg(where, name[0])
+    def _drawing(self, noun: str, name: str, where: str) -> Drawing:
+        image = self._fluent(name) if where == "fluent" else self._svg(where, name)
         box = image.getchannel("A").point(lambda a: 255 if a > 8 else 0).getbbox()
         image = image.crop(box)
         image.thumbnail((self.pixels, self.pixels), Image.LANCZOS)
-        return Drawing(f"{where}/{name[0]}", noun, image)
+        return Drawing(f"{where}/{name}", noun, image)
 
-    def _fluent(self, code: str) -> Image.Image:
-        path = self.modules / "@lobehub/fluent-emoji-3d/assets" / f"{code}.webp"
-        return Image.open(path).convert("RGBA")
+    def _fluent(self, name: str) -> Image.Image:
+        folder = self.modules / "@lobehub/fluent-emoji-3d/assets"
+        # Its files are named by code points; Noto's table has them for every name.
+        if not self._codes:
+            table = json.loads((self.modules / "@iconify-json/noto/chars.json").read_text())
+            self._codes = {name: code for code, name in table.items()}
+        code = self._codes[name]
+        path = folder / f"{code}.webp"
+        return Image.open(path if path.exists() else folder / f"{code}-fe0f.webp").convert("RGBA")
 
     def _svg(self, where: str, name: str) -> Image.Image:
         import resvg_py

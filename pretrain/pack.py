@@ -16,6 +16,7 @@ from arbooth.model.quantizer import Quantizer
 from arbooth.model.schedule import Schedule
 from arbooth.model.transformer import TransformerConfig
 from pretrain import checkpoint
+from pretrain.train_encoders import labels
 from pretrain.words import build_encoder, build_tokenizer, word_list
 
 
@@ -23,22 +24,26 @@ def quantizer_of(params) -> Quantizer:
     return Quantizer(Schedule.custom(OmegaConf.to_container(params.tokenizer.maps)), params.tokenizer.bits)
 
 
-def load_autoencoder(params, work: Path, refined: bool = True) -> Autoencoder:
-    """The trained tokenizer; its decoder is the refined one where there is one."""
+def new_autoencoder(params) -> Autoencoder:
     own = params.tokenizer
-    net = Autoencoder(AutoencoderConfig(own.bits, own.base, tuple(own.multipliers), own.blocks))
-    # Rounded as it will be shipped, so that what is trained on top fits what users get.
+    return Autoencoder(AutoencoderConfig(own.bits, own.base, tuple(own.multipliers), own.blocks, own.groups))
+
+
+def load_autoencoder(params, work: Path) -> Autoencoder:
+    """The trained tokenizer, rounded as it is shipped: what is trained on top fits what users get."""
+    net = new_autoencoder(params)
     net.load_state_dict({k: v.half().float() for k, v in checkpoint.load(work / "tokenizer.pt")["average"].items()})
-    state = checkpoint.load(work / "decoder.pt") if refined else None
-    if state:
-        net.decoder.load_state_dict(state["average"])
     return net.requires_grad_(False).eval()
+
+
+def transformer_config(params) -> TransformerConfig:
+    own = params.transformer
+    return TransformerConfig(own.depth, own.width, own.heads, params.tokenizer.bits, own.text_width)
 
 
 def pack(params, work: Path, out: Path = EMBEDDED) -> None:
     """Write transformer, autoencoder, text encoder, metric encoders and base.json to `out`."""
-    own = params.transformer
-    config = TransformerConfig(own.depth, own.width, own.heads, params.tokenizer.bits, own.text_width)
+    own, config = params.transformer, transformer_config(params)
     average = checkpoint.load(work / "transformer.pt")["average"]
     public = names.public_transformer_names(config, "flat")
     net = _part(average, "transformer.")
@@ -53,9 +58,11 @@ def pack(params, work: Path, out: Path = EMBEDDED) -> None:
     encoder.load_state_dict(_part(average, "text."))
     encoder.half().save_pretrained(out / "text")
     tokenizer.save_pretrained(out / "text")
-    metric = checkpoint.load(work / "encoders.pt")
-    write_tensors(out / "encoders.safetensors", {k: v.half() for k, v in metric["net"].items()}, {})
-    write_json(out / "encoders.json", {"words": word_list()})
+    metric = checkpoint.load(work / "encoders.pt")["average"]
+    for name in ("encoders", "judge"):
+        part = {k: v.half() for k, v in _part(metric, f"{name}.").items()}
+        write_tensors(out / f"{name}.safetensors", part, {})
+    write_json(out / "encoders.json", {"words": word_list(), "labels": labels()})
     files = {"transformer": "transformer.safetensors", "autoencoder": "autoencoder.safetensors", "text": "text"}
     write_json(
         out / "base.json",
@@ -71,6 +78,8 @@ def pack(params, work: Path, out: Path = EMBEDDED) -> None:
             },
         },
     )
+    # What DVC follows: the packed files themselves belong to the package, and to git.
+    write_json(work / "packed.json", {path.name: sha256(path) for path in sorted(out.iterdir())})
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

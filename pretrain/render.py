@@ -7,8 +7,10 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from arbooth.data.files import write_json
+from arbooth.errors import InputError
 from arbooth.progress import track
 from pretrain.art import ACCESSORIES, CLASSES, Art, Drawing
 from pretrain.world import View, World
@@ -37,6 +39,31 @@ def load(folder: Path) -> tuple[np.ndarray, list[View]]:
     rows = json.loads((folder / "views.json").read_text())
     views = [View(Drawing(r["drawing"], r["noun"], None), r["scene"], r["colour"], r["accessory"]) for r in rows]
     return np.load(folder / "pictures.npy", mmap_mode="r"), views
+
+
+def load_photos(folder: Path) -> np.ndarray:
+    return np.load(folder / "photos.npy", mmap_mode="r")
+
+
+def crop_photos(folder: Path, out: Path, count: int, pixels: int, seed: int) -> None:
+    """Write `photos.npy` [count,pixels,pixels,3] uint8: random crops of the photographs in `folder`."""
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not paths:
+        raise InputError(f"{folder} holds no photographs (.jpg or .png)")
+    crops = np.empty((count, pixels, pixels, 3), np.uint8)
+    for which, path in enumerate(track(paths, "cropping", len(paths))):
+        with Image.open(path) as opened:
+            photo = opened.convert("RGB")
+        rng = np.random.default_rng([seed, which])
+        for index in range(which, count, len(paths)):
+            # Sides spread evenly in the logarithm: as often a whole view as a detail of it.
+            side = int(min(photo.size) * 8 ** -rng.random())
+            x, y = (int(rng.integers(0, length - side + 1)) for length in photo.size)
+            box = (x, y, x + side, y + side)
+            crops[index] = np.asarray(photo.resize((pixels, pixels), Image.BOX, box, reducing_gap=2.0))
+    part = out / "photos.part.npy"
+    np.save(part, crops)
+    part.rename(out / "photos.npy")
 
 
 _WORLDS: dict[tuple, World] = {}

@@ -46,7 +46,7 @@ def snow(rng, size):
     for _ in range(rng.integers(2, 5)):
         x, h = rng.uniform(0, size), rng.uniform(0.15, 0.3) * size
         pen.polygon([(x - h / 3, line), (x + h / 3, line), (x, line - h)], fill=_vary(rng, (120, 150, 150)))
-    _dots(rng, pen, size, 28, (0.006, 0.016), (255, 255, 255))
+    _dots(rng, pen, size, 12, (0.008, 0.016), (255, 255, 255))
     return image
 
 
@@ -66,7 +66,7 @@ def beach(rng, size):
 def space(rng, size):
     image = _gradient(size, _vary(rng, (10, 8, 35)), _vary(rng, (35, 15, 65)))
     pen = ImageDraw.Draw(image)
-    _dots(rng, pen, size, 45, (0.004, 0.011), (240, 240, 255))
+    _dots(rng, pen, size, 20, (0.006, 0.012), (240, 240, 255))
     x, y, r = rng.uniform(0, size), rng.uniform(0, 0.35) * size, rng.uniform(0.08, 0.16) * size
     colour = [(200, 120, 70), (90, 140, 200), (180, 170, 120)][rng.integers(3)]
     pen.ellipse((x - r, y - r, x + r, y + r), fill=_vary(rng, colour))
@@ -176,6 +176,32 @@ def kitchen(rng, size):
     return image
 
 
+def mountains(rng, size):
+    image, pen, line = _ground(
+        rng, size, ((120, 160, 215), (205, 220, 240)), ((120, 150, 90), (85, 115, 65)), (0.62, 0.74)
+    )
+    for k in range(3):
+        x, h = (0.15 + 0.35 * k + rng.uniform(-0.1, 0.1)) * size, rng.uniform(0.35, 0.55) * size
+        pen.polygon([(x - h * 0.7, line), (x + h * 0.7, line), (x, line - h)], fill=_vary(rng, (110, 115, 135)))
+        pen.polygon(
+            [(x - h * 0.21, line - h * 0.7), (x + h * 0.21, line - h * 0.7), (x, line - h)], fill=(245, 248, 252)
+        )
+    return image
+
+
+def stage(rng, size):
+    image, pen, line = _ground(rng, size, ((45, 10, 20), (70, 15, 28)), ((170, 115, 65), (120, 78, 42)), (0.66, 0.76))
+    light, side = rng.uniform(0.4, 0.6) * size, rng.uniform(0.14, 0.2) * size
+    pen.ellipse(
+        (light - 0.36 * size, line - 0.02 * size, light + 0.36 * size, line + 0.26 * size), fill=(235, 190, 120)
+    )
+    for left in (0, size - side):
+        pen.rectangle((left, 0, left + side, line), fill=_vary(rng, (170, 20, 40)))
+        for k in (0.33, 0.66):
+            pen.line([(left + k * side, 0), (left + k * side, line)], fill=(110, 10, 25), width=max(1, size // 50))
+    return image
+
+
 def white(rng, size):
     return _gradient(size, (252, 252, 252), (236, 236, 238))
 
@@ -193,6 +219,8 @@ SCENES: dict[str, Callable[[np.random.Generator, int], Image.Image]] = {
     "on a wooden table": wooden_table,
     "at night": night,
     "in the kitchen": kitchen,
+    "in the mountains": mountains,
+    "on a stage": stage,
     "on a white background": white,
 }
 # Things float where there is no ground to stand on.

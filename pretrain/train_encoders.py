@@ -1,9 +1,8 @@
-"""Train the embedded metric encoders: one knows drawings whatever the scene, one reads captions."""
+"""Train what measures pictures of the world: embedded encoders and the judge, on rendered pictures only."""
 
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,34 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from arbooth.metrics.embedded import EmbeddedEncoders
-from pretrain import checkpoint
+from arbooth.metrics.judge import Judge
+from pretrain.art import ACCESSORIES, CLASSES
+from pretrain.optimize import optimizers, run
+from pretrain.scenes import SCENES
 from pretrain.words import word_list
-from pretrain.world import View, caption
+from pretrain.world import COLOURS, View, caption
+
+NONE = "none"
+
+
+def labels() -> dict[str, list[str]]:
+    """The judge's questions and their answers."""
+    return {
+        "class": list(CLASSES),
+        "scene": list(SCENES),
+        "colour": [NONE, *COLOURS],
+        "accessory": [NONE, *ACCESSORIES],
+    }
+
+
+def shown(view: View) -> dict[str, str]:
+    """The right answers for a view."""
+    return {
+        "class": view.drawing.noun,
+        "scene": view.scene,
+        "colour": view.colour or NONE,
+        "accessory": view.accessory or NONE,
+    }
 
 
 def identity(view: View) -> str:
@@ -22,59 +46,70 @@ def identity(view: View) -> str:
     return f"{view.drawing.name} {view.colour}"
 
 
+class Trained(nn.Module):
+    """Encoders and judge with what only their training needs: a centre for every identity."""
+
+    def __init__(self, identities: int) -> None:
+        super().__init__()
+        self.encoders, self.judge = EmbeddedEncoders(word_list()), Judge(labels())
+        self.centres = nn.Parameter(torch.randn(identities, 128) * 0.1)
+        self.sharpness = nn.Parameter(torch.tensor(math.log(10.0)))
+
+
+def is_hidden(name: str, parameter: Tensor) -> bool:
+    """Every convolution but those that read pixels."""
+    return parameter.ndim == 4 and parameter.shape[1] > 3
+
+
 def train(
-    pictures: np.ndarray, views: list[View], folder: Path, *, steps: int, batch: int, rate: float, seed: int
-) -> EmbeddedEncoders:
-    """Train or go on training both towers; the resume file lies in `folder`."""
+    pictures: np.ndarray,
+    views: list[View],
+    folder: Path,
+    *,
+    steps: int,
+    decay: int,
+    batch: int,
+    rate: float,
+    seed: int,
+) -> None:
+    """Train or go on training; the resume file lies in `folder`."""
     torch.manual_seed(seed)
-    net = EmbeddedEncoders(word_list())
-    labels = {name: i for i, name in enumerate(sorted({identity(v) for v in views}))}
-    target = torch.tensor([labels[identity(v)] for v in views])
-    centres = nn.Parameter(torch.randn(len(labels), 128) * 0.1)
-    sharpness = nn.Parameter(torch.tensor(math.log(10.0)))
-    trained = [*net.parameters(), centres, sharpness]
-    optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.05)
-    first, state = 0, checkpoint.load(folder / "encoders.pt")
-    if state:
-        net.load_state_dict(state["net"]), optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
-        with torch.no_grad():
-            centres.copy_(state["centres"]), sharpness.copy_(state["sharpness"])
-    started = time.time()
-    for step in range(first, steps):
+    numbers = {name: i for i, name in enumerate(sorted({identity(v) for v in views}))}
+    net = Trained(len(numbers))
+    subjects = torch.tensor([numbers[identity(v)] for v in views])
+    answers = {q: torch.tensor([own.index(shown(v)[q]) for v in views]) for q, own in net.judge.labels.items()}
+    right: dict[str, float] = {}
+
+    def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
         chosen = np.sort(rng.integers(0, len(views), batch))
-        pixels = _varied(rng, torch.from_numpy(np.array(pictures[chosen])).permute(0, 3, 1, 2).float() / 255)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 100) * (0.02 + 0.98 * math.cos(math.pi / 2 * step / steps) ** 2)
-        subject = F.normalize(net.subject(pixels)[1], dim=-1)
-        which = 16 * subject @ F.normalize(centres, dim=-1).T
-        subject_loss = F.cross_entropy(which, target[chosen])
-        image = F.normalize(net.joint(pixels)[1], dim=-1)
-        text = F.normalize(net.words([caption(rng, views[i]) for i in chosen]), dim=-1)
-        match = sharpness.exp().clamp(max=50) * image @ text.T
-        own = torch.arange(batch)
+        pixels = _varied(rng, torch.from_numpy(pictures[chosen]).permute(0, 3, 1, 2).float() / 255)
+        features = F.normalize(net.encoders.subject(pixels)[1], dim=-1)
+        which = 16 * features @ F.normalize(net.centres, dim=-1).T
+        subject_loss = F.cross_entropy(which, subjects[chosen])
+        image = F.normalize(net.encoders.joint(pixels)[1], dim=-1)
+        text = F.normalize(net.encoders.words([caption(rng, views[i]) for i in chosen]), dim=-1)
+        match, own = net.sharpness.exp().clamp(max=50) * image @ text.T, torch.arange(batch)
         joint_loss = (F.cross_entropy(match, own) + F.cross_entropy(match.T, own)) / 2
-        optimizer.zero_grad(set_to_none=True)
-        (subject_loss + joint_loss).backward()
-        optimizer.step()
-        if (step + 1) % 100 == 0 or step + 1 == steps:
-            checkpoint.save(
-                folder / "encoders.pt",
-                net=net.state_dict(),
-                optimizer=optimizer.state_dict(),
-                step=step + 1,
-                centres=centres.detach(),
-                sharpness=sharpness.detach(),
-            )
-            right = (which.argmax(1) == target[chosen]).float().mean()
-            found = (match.argmax(1) == own).float().mean()
-            speed = (step + 1 - first) * batch / (time.time() - started)
-            print(
-                f"step {step + 1}/{steps} subject {subject_loss:.3f} right {right:.2f} joint {joint_loss:.3f} found {found:.2f} {speed:.0f} img/s",
-                flush=True,
-            )
-    return net.eval()
+        said = net.judge(pixels)
+        judge_loss = sum(F.cross_entropy(said[q], answers[q][chosen]) for q in said)
+        right.update({q: (said[q].argmax(1) == answers[q][chosen]).float().mean().item() for q in said})
+        right["subject"] = (which.argmax(1) == subjects[chosen]).float().mean().item()
+        right["caption"] = (match.argmax(1) == own).float().mean().item()
+        return subject_loss + joint_loss + judge_loss
+
+    run(
+        net,
+        optimizers(net, rate, is_hidden),
+        loss_at,
+        folder / "encoders.pt",
+        steps=steps,
+        decay=decay,
+        batch=batch,
+        average=0.98,
+        save_every=100,
+        show=lambda: "right: " + " ".join(f"{name} {share:.2f}" for name, share in right.items()),
+    )
 
 
 def _varied(rng: np.random.Generator, pixels: Tensor) -> Tensor:
@@ -84,4 +119,5 @@ def _varied(rng: np.random.Generator, pixels: Tensor) -> Tensor:
     pixels = pad[..., y : y + pixels.shape[-2], x : x + pixels.shape[-1]]
     if rng.random() < 0.5:
         pixels = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1) * 0.6 + pixels * 0.4
-    return (pixels + 0.03 * float(rng.random()) * torch.randn(pixels.shape)).clamp(0, 1)
+    noise = torch.from_numpy(rng.standard_normal(pixels.shape, dtype=np.float32))
+    return (pixels + 0.03 * float(rng.random()) * noise).clamp(0, 1)

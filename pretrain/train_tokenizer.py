@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from arbooth.model.autoencoder import Autoencoder, AutoencoderConfig, to_uint8
+from arbooth.model.autoencoder import Autoencoder, to_uint8
 from arbooth.model.quantizer import Quantizer
-from arbooth.model.schedule import Schedule
-from pretrain import checkpoint
+from pretrain.optimize import optimizers, run
 
 
 def to_pixels(pictures: np.ndarray) -> Tensor:
@@ -42,64 +40,52 @@ def reconstruction_loss(made: Tensor, real: Tensor) -> Tensor:
     return (made - real).abs().mean() + 0.5 * (made - real).pow(2).mean() + 0.5 * edges
 
 
+def is_hidden(name: str, parameter: Tensor) -> bool:
+    """Every convolution but the two that touch pixels."""
+    return parameter.ndim == 4 and not name.startswith(("encoder.conv_in", "decoder.conv_out"))
+
+
 def train(
     pictures: np.ndarray,
-    config: AutoencoderConfig,
-    maps: list[list[int]],
+    photos: np.ndarray,
+    net: Autoencoder,
+    quantizer: Quantizer,
     folder: Path,
     *,
     steps: int,
+    decay: int,
     batch: int,
     rate: float,
+    photo_share: float,
     seed: int,
-) -> Autoencoder:
-    """Train or go on training; the resume file and sample sheets lie in `folder`."""
-    torch.manual_seed(seed)
-    net, quantizer = Autoencoder(config), Quantizer(Schedule.custom(maps), config.bits)
-    net = net.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=1e-4)
-    average = {k: v.detach().clone() for k, v in net.state_dict().items()}
-    first, state = 0, checkpoint.load(folder / "tokenizer.pt")
-    if state:
-        net.load_state_dict(state["net"]), optimizer.load_state_dict(state["optimizer"])
-        average, first = state["average"], state["step"]
-    held = to_pixels(np.array(pictures[:64]))
-    started = time.time()
-    for step in range(first, steps):
+) -> None:
+    """Train or go on training; the resume file and a sample sheet lie in `folder`.
+
+    Args:
+        pictures: of the world, uint8 [N,S,S,3]; the first 64 are held back to measure.
+        photos: photographs of anything, likewise, so that a user's own survive.
+        photo_share: how much of a batch they are.
+    """
+    net.to(memory_format=torch.channels_last)
+    held, real = to_pixels(np.array(pictures[:64])), to_pixels(np.array(photos[:64]))
+    from_photos = round(batch * photo_share)
+
+    def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
-        real = to_pixels(pictures[np.sort(rng.integers(64, len(pictures), batch))])
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 100) * (0.02 + 0.98 * math.cos(math.pi / 2 * step / steps) ** 2)
-        features = net.encode(real.contiguous(memory_format=torch.channels_last))
+        drawn = pictures[np.sort(rng.integers(64, len(pictures), batch - from_photos))]
+        pixels = to_pixels(np.concatenate([drawn, photos[np.sort(rng.integers(64, len(photos), from_photos))]]))
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        features = net.encode(pixels)
         codes, usage = quantize(quantizer, features)
         commit = (features - codes.detach()).pow(2).mean() * quantizer.bits
-        loss = reconstruction_loss(net.decoder(codes), real) + 0.05 * commit + 0.2 * usage
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            for name, value in net.state_dict().items():
-                average[name].lerp_(value, 1 - min(0.998, (step + 1) / (step + 10)))
-        if (step + 1) % 200 == 0 or step + 1 == steps:
-            checkpoint.save(
-                folder / "tokenizer.pt",
-                net=net.state_dict(),
-                optimizer=optimizer.state_dict(),
-                average=average,
-                step=step + 1,
-            )
-            current = {k: v.clone() for k, v in net.state_dict().items()}
-            net.load_state_dict(average)
-            score = evaluate(net, quantizer, held, folder / "tokenizer.png")
-            net.load_state_dict(current)
-            speed = (step + 1 - first) * batch / (time.time() - started)
-            print(
-                f"step {step + 1}/{steps} loss {loss.item():.4f} commit {commit.item():.3f} usage {float(usage):.4f} psnr {score:.2f} dB {speed:.0f} img/s",
-                flush=True,
-            )
-    net.load_state_dict(average)
-    return net
+        return reconstruction_loss(net.decoder(codes), pixels) + 0.05 * commit + 0.2 * usage
+
+    def show() -> str:
+        world = evaluate(net, quantizer, held, folder / "tokenizer.png")
+        return f"psnr {world:.2f} dB, photographs {evaluate(net, quantizer, real, folder / 'photos.png'):.2f} dB"
+
+    steppers = optimizers(net, rate, is_hidden)
+    run(net, steppers, loss_at, folder / "tokenizer.pt", steps=steps, decay=decay, batch=batch, show=show)
 
 
 @torch.no_grad()
@@ -113,53 +99,3 @@ def evaluate(net: Autoencoder, quantizer: Quantizer, real: Tensor, sheet: Path |
         Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in tiles])).save(sheet)
     error = ((made - real) / 2).pow(2).mean((1, 2, 3))
     return float((-10 * error.log10()).mean())
-
-
-def refine(
-    net: Autoencoder,
-    quantizer: Quantizer,
-    pictures: np.ndarray,
-    folder: Path,
-    *,
-    steps: int,
-    batch: int,
-    rate: float,
-    seed: int,
-) -> None:
-    """Go on with the decoder alone: the codes stay as they are, so the transformer does too."""
-    decoder = net.decoder.requires_grad_(True).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=1e-4)
-    average = {k: v.detach().clone() for k, v in decoder.state_dict().items()}
-    first, state = 0, checkpoint.load(folder / "decoder.pt")
-    if state:
-        decoder.load_state_dict(state["net"]), optimizer.load_state_dict(state["optimizer"])
-        average, first = state["average"], state["step"]
-    held = to_pixels(np.array(pictures[:64]))
-    for step in range(first, steps):
-        rng = np.random.default_rng([seed, 1, step])
-        real = to_pixels(pictures[np.sort(rng.integers(64, len(pictures), batch))])
-        with torch.no_grad():
-            codes = quantizer.inputs_from_bits(quantizer.encode(net.encode(real)).bits)[1]
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 50) * (0.02 + 0.98 * math.cos(math.pi / 2 * step / steps) ** 2)
-        loss = reconstruction_loss(decoder(codes), real)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            for name, value in decoder.state_dict().items():
-                average[name].lerp_(value, 1 - min(0.995, (step + 1) / (step + 10)))
-        if (step + 1) % 100 == 0 or step + 1 == steps:
-            checkpoint.save(
-                folder / "decoder.pt",
-                net=decoder.state_dict(),
-                optimizer=optimizer.state_dict(),
-                average=average,
-                step=step + 1,
-            )
-            current = {k: v.clone() for k, v in decoder.state_dict().items()}
-            decoder.load_state_dict(average)
-            score = evaluate(net, quantizer, held, folder / "decoder.png")
-            decoder.load_state_dict(current)
-            print(f"step {step + 1}/{steps} loss {loss.item():.4f} psnr {score:.2f} dB", flush=True)

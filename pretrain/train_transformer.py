@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,12 @@ from torch.nn import functional as F
 from arbooth.model.autoencoder import Autoencoder, to_uint8
 from arbooth.model.quantizer import Quantizer, SelfCorrection
 from arbooth.model.sampling import Sampling, sample
+from arbooth.model.schedule import Schedule
 from arbooth.model.text import TextEncoder
 from arbooth.model.transformer import Text, Transformer, TransformerConfig
+from arbooth.progress import track
 from pretrain import checkpoint
+from pretrain.optimize import optimizers, run
 from pretrain.train_tokenizer import to_pixels
 from pretrain.words import build_encoder, build_tokenizer, drop_words
 from pretrain.world import View, caption
@@ -39,10 +41,18 @@ SHOWN = (
 
 
 @torch.no_grad()
-def encode_pictures(net: Autoencoder, pictures: np.ndarray, batch: int = 256) -> Tensor:
-    """Raw features of every picture, float16 [N,D,H,W]: the sign decides, so half precision will do."""
-    parts = [net.encode(to_pixels(np.array(pictures[i : i + batch]))).half() for i in range(0, len(pictures), batch)]
-    return torch.cat(parts)
+def encode_pictures(net: Autoencoder, pictures: np.ndarray, chosen: np.ndarray, cache: Path, key: str) -> Tensor:
+    """Raw features of the chosen pictures, float16 [N,D,H,W]: the sign decides, so half precision will do.
+
+    They are kept in the file `cache`, and made anew when `key` (the tokenizer and the choice) differs.
+    """
+    kept = checkpoint.load(cache)
+    if kept and kept["key"] == key:
+        return kept["features"]
+    parts = np.array_split(chosen, max(1, len(chosen) // 256))
+    made = [net.encode(to_pixels(pictures[part])).half() for part in track(parts, "encoding", len(parts))]
+    checkpoint.save(cache, key=key, features=torch.cat(made))
+    return torch.cat(made)
 
 
 def initialize(net: Transformer, generator: torch.Generator) -> None:
@@ -62,11 +72,29 @@ def initialize(net: Transformer, generator: torch.Generator) -> None:
             block.modulation[..., :2, :] = 1.0
 
 
-def scale_weights(quantizer: Quantizer) -> Tensor:
+def scale_weights(schedule: Schedule) -> Tensor:
     """Weight of every token: scales count with the square root of their size, mean 1. [L]"""
-    sizes = torch.tensor([end - start for start, end in quantizer.schedule.spans])
+    sizes = torch.tensor([end - start for start, end in schedule.spans])
     weights = (sizes.float() ** -0.5).repeat_interleave(sizes)
     return weights / weights.mean()
+
+
+def is_hidden(name: str, parameter: Tensor) -> bool:
+    """The matrices between tokens and logits; tables, adaLN, the head and the text encoder are not."""
+    return parameter.ndim == 2 and name.startswith(("transformer.blocks", "transformer.text_memory"))
+
+
+def new_networks(config: TransformerConfig, text_layers: int, seed: int) -> nn.ModuleDict:
+    """Transformer and text encoder, untrained."""
+    torch.manual_seed(seed)
+    both = nn.ModuleDict(
+        {
+            "transformer": Transformer(config),
+            "text": build_encoder(build_tokenizer(), config.text_width, text_layers),
+        }
+    )
+    initialize(both["transformer"], torch.Generator().manual_seed(seed))
+    return both
 
 
 def train(
@@ -74,79 +102,56 @@ def train(
     views: list[View],
     quantizer: Quantizer,
     autoencoder: Autoencoder,
-    config: TransformerConfig,
+    both: nn.ModuleDict,
     folder: Path,
     *,
-    text_layers: int,
     steps: int,
     decay: int,
     batch: int,
     rate: float,
+    coarse_share: float,
     correction: SelfCorrection,
     seed: int,
-    save_every: int = 250,
 ) -> None:
-    """Train or go on training; the last `decay` steps bring the rate to zero, so `steps` may grow on resume.
+    """Train or go on training; the resume file and a sheet of samples lie in `folder`.
 
-    `folder/transformer.pt` holds everything to resume, and the running average that is shipped.
+    Args:
+        features: what the tokenizer's encoder makes of every view's picture.
+        coarse_share: share of steps that leave out the finest scale. It has most of the tokens, while
+            what a picture shows is settled on the scales before it.
     """
-    generator = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)
-    tokenizer = build_tokenizer()
-    encoder = build_encoder(tokenizer, config.text_width, text_layers)
-    net = Transformer(config)
-    initialize(net, generator)
-    both = nn.ModuleDict({"transformer": net, "text": encoder})
-    wide = [p for p in both.parameters() if p.ndim >= 2]
-    narrow = [p for p in both.parameters() if p.ndim < 2]
-    groups = [{"params": wide, "weight_decay": 0.02}, {"params": narrow, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
-    average = {k: v.detach().clone() for k, v in both.state_dict().items()}
-    first, state = 0, checkpoint.load(folder / "transformer.pt")
-    if state:
-        both.load_state_dict(state["net"]), optimizer.load_state_dict(state["optimizer"])
-        average, first = state["average"], state["step"]
-    weights = scale_weights(quantizer)
-    started, running = time.time(), None
-    for step in range(first, steps):
+    tokenizer, whole = build_tokenizer(), quantizer.schedule
+    coarse = Schedule(whole.maps[:-1], whole.reference)
+    net, encoder = both["transformer"], both["text"]
+
+    def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
         flips = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        schedule = coarse if rng.random() < coarse_share else whole
         chosen = rng.integers(0, len(views), batch)
         tokens = quantizer.encode(features[chosen].float(), correction=correction, generator=flips)
+        inputs, bits = tokens.inputs[:, : schedule.length - 1], tokens.bits[:, : schedule.length]
         text = _text(rng, [views[i] for i in chosen], tokenizer, encoder, net)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 300, max(0.02, (steps - step) / decay))
-        logits = net(text, tokens.inputs, quantizer.schedule)
-        margin = logits[..., 1] - logits[..., 0]
-        per_bit = F.binary_cross_entropy_with_logits(margin, tokens.bits.float(), reduction="none")
-        loss = (per_bit.mean(-1) * weights).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(both.parameters(), 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            pace = 1 - min(0.995, (step + 1) / (step + 10))
-            for name, value in both.state_dict().items():
-                average[name].lerp_(value, pace)
-        running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
-        if (step + 1) % save_every == 0 or step + 1 == steps:
-            checkpoint.save(
-                folder / "transformer.pt",
-                net=both.state_dict(),
-                optimizer=optimizer.state_dict(),
-                average=average,
-                step=step + 1,
-            )
-            speed = (step + 1 - first) * batch / (time.time() - started)
-            print(
-                f"step {step + 1}/{steps} samples {(step + 1) * batch} loss {running:.4f} {speed:.1f} samples/s",
-                flush=True,
-            )
-            current = {k: v.clone() for k, v in both.state_dict().items()}
-            both.load_state_dict(average)
-            paint(both, tokenizer, quantizer, autoencoder, folder / "transformer.png")
-            both.load_state_dict(current)
-            encoder.train().requires_grad_(True)
+        logits = net(text, inputs, schedule)
+        per_bit = F.binary_cross_entropy_with_logits(logits[..., 1] - logits[..., 0], bits.float(), reduction="none")
+        return (per_bit.mean(-1) * scale_weights(schedule)).mean()
+
+    def show() -> str:
+        paint(both, tokenizer, quantizer, autoencoder, folder / "transformer.png")
+        encoder.train().requires_grad_(True)
+        return ""
+
+    run(
+        both,
+        optimizers(both, rate, is_hidden),
+        loss_at,
+        folder / "transformer.pt",
+        steps=steps,
+        decay=decay,
+        batch=batch,
+        average=0.995,
+        show=show,
+    )
 
 
 def _text(rng, views: list[View], tokenizer, encoder, net: Transformer) -> Text:

@@ -6,7 +6,7 @@ import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from pretrain.art import ACCESSORIES, CLASSES
+from pretrain.art import ACCESSORIES, CLASSES, STYLES
 from pretrain.scenes import SCENES
 from pretrain.world import COLOURS, TEMPLATES
 
@@ -16,13 +16,16 @@ SPARE = (
     "small big little large old new cute shiny wooden glass metal toy statue plushy doll standing sitting lying "
     "next to near with without under over behind front inside view of from close up painting drawing style "
     "floating top background one two three street mountain lake river sky rain sun light dark black brown gray "
-    "grey white gold silver hat scarf coat and its it is my your his her this that"
+    "grey white gold silver hat scarf coat and its it is my your his her this that left right middle facing holding "
+    "bird truck boat ship bear lion house tree flower ball chicken bag clock doll lamp table bed sofa book cup mug"
 )
 
 
 def word_list() -> list[str]:
     """Every word of every caption, then spare words, sorted so that ids are stable."""
-    text = " ".join([*CLASSES, *ACCESSORIES, *SCENES, *COLOURS, *TEMPLATES, SPARE, "a an the wearing"])
+    text = " ".join(
+        [*CLASSES, *ACCESSORIES, *SCENES, *COLOURS, *STYLES.values(), *TEMPLATES, SPARE, "a an the wearing"]
+    )
     text = text.replace("{a}", " ").replace("{thing}", " ").replace("{rest}", " ")
     return sorted(set(text.lower().split()))
 
@@ -56,5 +59,10 @@ def build_encoder(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) -
 
 
 def drop_words(rng: np.random.Generator, ids: list[int], unknown: int, chance: float) -> list[int]:
-    """Replace some words by "unknown", so that words outside the list do little harm."""
-    return [unknown if i < len(ids) - 1 and rng.random() < chance else token for i, token in enumerate(ids)]
+    """Replace some words by "unknown" and put it before others, so that words outside the list do little harm."""
+    heard = []
+    for token in ids[:-1]:
+        if rng.random() < chance:
+            heard.append(unknown)
+        heard.append(unknown if rng.random() < chance else token)
+    return [*heard, ids[-1]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from pretrain.art import Drawing, recolour
+from pretrain.art import STYLES, Drawing, recolour
 from pretrain.scenes import FLOATING, SCENES
 
 COLOURS = {
@@ -22,7 +22,6 @@ COLOURS = {
 TEMPLATES = (
     "a photo of {a}{thing}{rest}",
     "a photo of {thing}{rest}",
-    "a {thing}{rest}",
     "{a}{thing}{rest}",
     "a picture of {a}{thing}{rest}",
     "the {thing}{rest}",
@@ -38,15 +37,19 @@ class View:
     colour: str | None = None
     accessory: str | None = None
 
+    @property
+    def style(self) -> str | None:
+        return STYLES.get(self.drawing.name.partition("/")[0])
+
 
 def caption(rng: np.random.Generator, view: View, name_scene: bool = True) -> str:
-    """One of many wordings of a view."""
-    thing = f"{view.colour} {view.drawing.noun}" if view.colour else view.drawing.noun
+    """One of many wordings of a view; one in four names the style of the drawing."""
+    style = view.style if rng.random() < 0.25 else None
+    thing = " ".join(word for word in (style, view.colour, view.drawing.noun) if word)
     rest = f" wearing {view.accessory}" if view.accessory else ""
     rest += f" {view.scene}" if name_scene else ""
     article = "an " if thing[0] in "aeiou" else "a "
-    text = TEMPLATES[rng.integers(len(TEMPLATES))].format(a=article, thing=thing, rest=rest)
-    return text.replace("a a", "an a").replace("a o", "an o").replace("a e", "an e") if thing[0] in "aoe" else text
+    return TEMPLATES[rng.integers(len(TEMPLATES))].format(a=article, thing=thing, rest=rest)
 
 
 class World:
@@ -65,7 +68,7 @@ class World:
         self.nouns, self.scenes = list(drawings), list(SCENES)
 
     def view(self, rng: np.random.Generator) -> View:
-        """A random view: two fifths recoloured, a fifth with an accessory."""
+        """A random view: three in ten recoloured, a fifth with an accessory."""
         own = self.drawings[self.nouns[rng.integers(len(self.nouns))]]
         colour = list(COLOURS)[rng.integers(len(COLOURS))] if rng.random() < 0.3 else None
         worn = list(self.accessories)[rng.integers(len(self.accessories))] if rng.random() < 0.2 else None
@@ -78,7 +81,7 @@ class World:
         thing = self._thing(rng, view)
         thing = self._posed(rng, thing, size)
         w, h = thing.size
-        x = int(size * rng.uniform(0.4, 0.6) - w / 2)
+        x = int(size * rng.uniform(0.42, 0.58) - w / 2)
         if view.scene in FLOATING:
             y = int(size * rng.uniform(0.45, 0.6) - h / 2)
         else:
@@ -103,12 +106,12 @@ class World:
         return thing
 
     def _posed(self, rng: np.random.Generator, thing: Image.Image, size: int) -> Image.Image:
-        if rng.random() < 0.5:
+        if rng.random() < 0.2:
             thing = thing.transpose(Image.FLIP_LEFT_RIGHT)
-        longest = size * rng.uniform(0.55, 0.78)
+        longest = size * rng.uniform(0.58, 0.78)
         factor = longest / max(thing.size)
         thing = thing.resize([max(1, round(s * factor)) for s in thing.size], Image.BILINEAR, reducing_gap=2.0)
-        return thing.rotate(rng.uniform(-8, 8), Image.BILINEAR, expand=True)
+        return thing.rotate(rng.uniform(-5, 5), Image.BILINEAR, expand=True)
 
     def _shadow(self, image: Image.Image, x: int, y: int, w: int, h: int) -> None:
         shade = Image.new("L", (w, max(4, h // 7)))

@@ -54,7 +54,7 @@ class TextTower(nn.Module):
         self.layers = nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.SiLU(), nn.Linear(2 * WIDTH, WIDTH))
 
     def forward(self, texts: list[str]) -> Tensor:
-        rows = [[self.index.get(w, 0) for w in re.findall(r"[a-z]+", text.lower())] or [0] for text in texts]
+        rows = [[self.index.get(w, 0) for w in re.findall(r"[a-z0-9]+", text.lower())] or [0] for text in texts]
         longest = max(map(len, rows))
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=self.vectors.weight.device)
         known = (ids > 0).sum(1, keepdim=True).clamp(min=1)
@@ -80,12 +80,12 @@ class EmbeddedEncoders(nn.Module):
     @torch.inference_mode()
     def image_features(self, pixels: Tensor) -> Tensor:
         """[B,3,H,W] in [0,1] -> which drawing it shows, whatever the scene: [B,F]."""
-        return F.normalize(self.subject(_sized(pixels))[1], dim=-1)
+        return F.normalize(self.subject(sized(pixels))[1], dim=-1)
 
     @torch.inference_mode()
     def joint_features(self, pixels: Tensor) -> Tensor:
         """[B,3,H,W] in [0,1] -> features comparable with `text_features`: [B,F]."""
-        return F.normalize(self.joint(_sized(pixels))[1], dim=-1)
+        return F.normalize(self.joint(sized(pixels))[1], dim=-1)
 
     @torch.inference_mode()
     def text_features(self, text: str) -> Tensor:
@@ -95,13 +95,14 @@ class EmbeddedEncoders(nn.Module):
     def distance(self, first: Tensor, second: Tensor) -> Tensor:
         """Perceptual distance in the manner of LPIPS, over the subject tower's maps: [B]."""
         total = torch.zeros(len(first), device=first.device)
-        for a, b in zip(self.subject(_sized(first))[0], self.subject(_sized(second))[0]):
+        for a, b in zip(self.subject(sized(first))[0], self.subject(sized(second))[0]):
             difference = F.normalize(a, dim=1) - F.normalize(b, dim=1)
             total = total + difference.square().sum(1).mean((1, 2))
         return total
 
 
-def _sized(pixels: Tensor) -> Tensor:
+def sized(pixels: Tensor) -> Tensor:
+    """Pictures at the side that the towers read."""
     if tuple(pixels.shape[-2:]) == (PIXELS, PIXELS):
         return pixels
     return F.interpolate(pixels, size=(PIXELS, PIXELS), mode="bilinear", antialias=True)

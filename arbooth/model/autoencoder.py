@@ -14,12 +14,17 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """Sizes; the stride is 2 ** (levels - 1). Official: base 128, multipliers (1,2,4,4,4), 2 blocks."""
+    """Sizes; the stride is 2 ** (levels - 1). Official: base 128, multipliers (1,2,4,4,4), 2 blocks.
+
+    `groups` are those of the normalisations; None is the official rule, 32 or else 24. A narrow
+    network needs fewer: with one channel a group it could not tell how strong a signal is.
+    """
 
     bits: int
     base: int = 128
     multipliers: tuple[int, ...] = (1, 2, 4, 4, 4)
     blocks: int = 2
+    groups: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "multipliers", tuple(self.multipliers))
@@ -32,18 +37,18 @@ class AutoencoderConfig:
         return asdict(self)
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    for groups in (32, 24):
-        if channels % groups == 0:
-            return nn.GroupNorm(groups, channels, eps=1e-6)
-    raise ValueError(f"{channels} channels divide neither into 32 nor into 24 groups")
+def _norm(channels: int, groups: int | None) -> nn.GroupNorm:
+    for count in (groups,) if groups else (32, 24):
+        if channels % count == 0:
+            return nn.GroupNorm(count, channels, eps=1e-6)
+    raise ValueError(f"{channels} channels do not divide into {groups or '32 or 24'} groups")
 
 
 class ResidualBlock(nn.Module):
-    def __init__(self, inner: int, outer: int) -> None:
+    def __init__(self, inner: int, outer: int, groups: int | None) -> None:
         super().__init__()
-        self.norm1, self.conv1 = _norm(inner), nn.Conv2d(inner, outer, 3, padding=1)
-        self.norm2, self.conv2 = _norm(outer), nn.Conv2d(outer, outer, 3, padding=1)
+        self.norm1, self.conv1 = _norm(inner, groups), nn.Conv2d(inner, outer, 3, padding=1)
+        self.norm2, self.conv2 = _norm(outer, groups), nn.Conv2d(outer, outer, 3, padding=1)
         self.shortcut = nn.Conv2d(inner, outer, 1) if inner != outer else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,7 +82,7 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(3, config.base, 3, padding=1)
         self.levels = nn.ModuleList()
         for level, (inner, outer) in enumerate(zip([config.base, *widths], widths)):
-            blocks = [ResidualBlock(inner if i == 0 else outer, outer) for i in range(config.blocks)]
+            blocks = [ResidualBlock(inner if i == 0 else outer, outer, config.groups) for i in range(config.blocks)]
             last = level == len(widths) - 1
             self.levels.append(
                 nn.ModuleDict(
@@ -87,8 +92,8 @@ class Encoder(nn.Module):
                     }
                 )
             )
-        self.middle = nn.ModuleList(ResidualBlock(widths[-1], widths[-1]) for _ in range(2))
-        self.norm_out = _norm(widths[-1])
+        self.middle = nn.ModuleList(ResidualBlock(widths[-1], widths[-1], config.groups) for _ in range(2))
+        self.norm_out = _norm(widths[-1], config.groups)
         self.conv_out = nn.Conv2d(widths[-1], config.bits, 3, padding=1)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -107,12 +112,12 @@ class Decoder(nn.Module):
         super().__init__()
         widths = [config.base * m for m in config.multipliers]
         self.conv_in = nn.Conv2d(config.bits, widths[-1], 3, padding=1)
-        self.middle = nn.ModuleList(ResidualBlock(widths[-1], widths[-1]) for _ in range(2))
+        self.middle = nn.ModuleList(ResidualBlock(widths[-1], widths[-1], config.groups) for _ in range(2))
         levels = []
         inner = widths[-1]
         for level in reversed(range(len(widths))):  # coarse to fine; stored fine to coarse
             outer = widths[level]
-            blocks = [ResidualBlock(inner if i == 0 else outer, outer) for i in range(config.blocks + 1)]
+            blocks = [ResidualBlock(inner if i == 0 else outer, outer, config.groups) for i in range(config.blocks + 1)]
             levels.insert(
                 0,
                 nn.ModuleDict(
@@ -124,7 +129,7 @@ class Decoder(nn.Module):
             )
             inner = outer
         self.levels = nn.ModuleList(levels)
-        self.norm_out = _norm(widths[0])
+        self.norm_out = _norm(widths[0], config.groups)
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(self, codes_BDHW: Tensor) -> Tensor:

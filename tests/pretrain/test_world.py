@@ -67,6 +67,13 @@ def test_captions_say_what_is_shown_in_words_that_the_encoder_knows():
         assert not re.search(r"\ba orange|\ban [^aeiou]", text), text
 
 
+def test_captions_may_name_the_style_of_a_drawing():
+    view = View(Drawing("fluent/cat", "cat", Image.new("RGBA", (8, 8))), "at night", "red", None)
+    texts = [caption(np.random.default_rng(seed), view) for seed in range(40)]
+    assert 2 < sum("3d red cat" in text for text in texts) < 30
+    assert all("red cat" in text for text in texts)
+
+
 def test_held_out_drawings_are_in_no_class():
     shown = {name for names in CLASSES.values() for name in names}
     assert not shown & {name for names in HELD_OUT.values() for name in names}
@@ -76,5 +83,5 @@ def test_the_word_list_is_stable_and_leaves_rows_free():
     tokenizer = build_tokenizer()
     assert tokenizer("a cat").input_ids == build_tokenizer()("A cat").input_ids
     assert tokenizer("zeppelin").input_ids[0] == tokenizer.unk_token_id
-    ids = drop_words(np.random.default_rng(0), [5, 6, 1], 2, 1.0)
-    assert ids == [2, 2, 1]
+    assert drop_words(np.random.default_rng(0), [5, 6, 1], 2, 1.0) == [2, 2, 2, 2, 1]
+    assert drop_words(np.random.default_rng(0), [5, 6, 1], 2, 0.0) == [5, 6, 1]

@@ -1,0 +1,117 @@
+"""The frame that every training of the base shares: Muon for matrices, AdamW for the rest, resume files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pretrain import checkpoint
+
+WARMUP = 100
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose step is the nearest orthogonal matrix, by a Newton-Schulz iteration (Jordan et al., 2024).
+
+    On the embedded networks it needs several times fewer samples than AdamW. PyTorch's own takes
+    matrices only and iterates in bfloat16, which is slow on most CPUs; this one takes
+    convolutions as well (kernels flattened to rows) and stays in float32.
+    """
+
+    def __init__(self, parameters, lr: float, momentum: float = 0.95, weight_decay: float = 0.01) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                momentum.lerp_(p.grad, 1 - group["momentum"])
+                rows = p.grad.lerp(momentum, group["momentum"]).flatten(1)
+                scale = max(1, rows.shape[0] / rows.shape[1]) ** 0.5
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(orthogonal(rows).view_as(p), alpha=-group["lr"] * scale)
+
+
+def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
+    """Push all singular values of a matrix near one, without computing them."""
+    a, b, c = 3.4445, -4.7750, 2.0315  # a quintic whose iterates settle between 0.7 and 1.2
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(iterations):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.T if tall else x
+
+
+def optimizers(net: nn.Module, rate: float, is_hidden: Callable[[str, Tensor], bool]) -> list[torch.optim.Optimizer]:
+    """Muon for hidden weights at ten times `rate`, AdamW at `rate` for the rest: ends, tables, gains, biases."""
+    named = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+    hidden = [p for name, p in named if is_hidden(name, p)]
+    rest = [p for name, p in named if not is_hidden(name, p)]
+    return [Muon(hidden, lr=10 * rate), torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)]
+
+
+def run(
+    net: nn.Module,
+    steppers: list[torch.optim.Optimizer],
+    loss_at: Callable[[int], Tensor],
+    path: Path,
+    *,
+    steps: int,
+    decay: int,
+    batch: int,
+    average: float = 0.998,
+    save_every: int = 200,
+    show: Callable[[], str] = lambda: "",
+) -> None:
+    """Train `net`, or go on where the resume file `path` stands, and leave its running average in it.
+
+    Args:
+        loss_at: the loss of a step; draws what it needs from the step's number, so that a resumed run is the same.
+        steps: steps in all; the rate falls to zero over the last `decay`, so more may be asked for later.
+        batch: samples a step, to report the speed.
+        average: how slowly the running average follows.
+        show: called with the average in place at every save; paints, measures, returns what to print.
+    """
+    rates = [group["lr"] for stepper in steppers for group in stepper.param_groups]
+    mean = {k: v.detach().clone() for k, v in net.state_dict().items()}
+    first, state = 0, checkpoint.load(path)
+    if state:
+        net.load_state_dict(state["net"])
+        for stepper, saved in zip(steppers, state["optimizers"]):
+            stepper.load_state_dict(saved)
+        mean, first = state["average"], state["step"]
+    started, loss_mean = time.time(), None
+    for step in range(first, steps):
+        factor = min(1, (step + 1) / WARMUP, (steps - step) / max(1, decay))
+        groups = [group for stepper in steppers for group in stepper.param_groups]
+        for group, rate in zip(groups, rates):
+            group["lr"] = rate * factor
+        loss = loss_at(step)
+        net.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        for stepper in steppers:
+            stepper.step()
+        with torch.no_grad():
+            pace = 1 - min(average, (step + 1) / (step + 10))
+            for name, value in net.state_dict().items():
+                mean[name].lerp_(value, pace)
+        loss_mean = loss.item() if loss_mean is None else 0.98 * loss_mean + 0.02 * loss.item()
+        if (step + 1) % save_every == 0 or step + 1 == steps:
+            saved = [stepper.state_dict() for stepper in steppers]
+            checkpoint.save(path, net=net.state_dict(), optimizers=saved, average=mean, step=step + 1)
+            speed = (step + 1 - first) * batch / (time.time() - started)
+            current = {k: v.clone() for k, v in net.state_dict().items()}
+            net.load_state_dict(mean)
+            print(f"step {step + 1}/{steps} loss {loss_mean:.4f} {speed:.0f} samples/s {show()}", flush=True)
+            net.load_state_dict(current)
+    net.load_state_dict(mean)
