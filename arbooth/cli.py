@@ -19,6 +19,8 @@ app = typer.Typer(
 )
 subjects = typer.Typer(help="Add, list and remove subjects in params.yaml.", no_args_is_help=True)
 bases = typer.Typer(help="Import and list base models.", no_args_is_help=True)
+analyses = typer.Typer(help="Which layers move in fine-tuning, and what each scale holds.", no_args_is_help=True)
+app.add_typer(analyses, name="analyze")
 app.add_typer(subjects, name="subject")
 app.add_typer(bases, name="base")
 
@@ -180,6 +182,69 @@ def bench(
 
     for line in report(steps, batch, json):
         typer.echo(line)
+
+
+@app.command()
+def benchmark(
+    name: Annotated[str, typer.Argument(help="a folder of benchmarks/, say mini")],
+    study: Annotated[str, typer.Option(help="an entry of its studies.yaml")] = "default",
+    subjects: Annotated[int | None, typer.Option(min=1, help="only the first so many")] = None,
+) -> None:
+    """Personalise a benchmark's subjects and score them between untuned base and true pictures; goes on where it stopped."""
+    from arbooth.benchmark import run_benchmark
+    from arbooth.results import table
+    from arbooth.settings import settings
+
+    source = settings().project / "benchmarks" / name
+    measured = run_benchmark(source, study, subjects)
+    typer.echo(table(measured, list(dict.fromkeys(metric for own in measured.values() for metric in own))))
+    typer.echo(f"wrote {_short(source / 'results' / f'{study}.json')}; sheets: {_short(source / 'runs')}")
+
+
+@app.command()
+def results(
+    name: Annotated[str, typer.Argument(help="a folder of benchmarks/, say mini")] = "mini",
+    page: Annotated[Path, typer.Option(help="the page whose tables and plots are renewed")] = Path("docs/results.md"),
+) -> None:
+    """Renew the tables and plots of the results page from what `arbooth benchmark` measured."""
+    from arbooth.results import write_results
+    from arbooth.settings import settings
+
+    count = write_results(settings().project / page, settings().project / "benchmarks" / name / "results")
+    typer.echo(f"wrote {page} with {count} tables and plots")
+
+
+@analyses.command("layers")
+def analyze_layers(
+    subject: Annotated[str, typer.Argument(help="of params.yaml, tokenized by `dvc repro`")],
+    out: Annotated[Path | None, typer.Option(help="folder [outputs/SUBJECT]")] = None,
+) -> None:
+    """Tune every layer on a subject and measure how far each kind moves."""
+    from arbooth.analysis import layer_changes, plot_layers, write_table
+
+    _analyze(layer_changes, plot_layers, write_table, subject, out, "layers")
+
+
+@analyses.command("scales")
+def analyze_scales(
+    subject: Annotated[str, typer.Argument(help="of params.yaml, tokenized by `dvc repro`")],
+    out: Annotated[Path | None, typer.Option(help="folder [outputs/SUBJECT]")] = None,
+) -> None:
+    """Replace the bits of one scale after another and measure what is left of the subject."""
+    from arbooth.analysis import plot_scales, scale_changes, write_table
+
+    _analyze(scale_changes, plot_scales, write_table, subject, out, "scales")
+
+
+def _analyze(measure, plot, write_table, subject: str, out: Path | None, name: str) -> None:
+    folder = out or Path("outputs") / subject
+    rows = measure(subject)
+    write_table(folder / f"{name}.csv", rows)
+    plot(folder / f"{name}.png", rows)
+    for row in rows:
+        typer.echo("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
+    for end in ("csv", "png"):
+        typer.echo(f"wrote {_short(folder / f'{name}.{end}')}")
 
 
 @app.command()

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from pretrain.ledger import logged
+
 HERE = Path(__file__).resolve().parent
 
 
@@ -44,19 +46,21 @@ def tokenizer(params, work: Path, modules: Path) -> None:
 
     torch.manual_seed(params.seed)
     own, (pictures, _) = params.tokenizer, load(work / "bank")
-    train(
-        pictures,
-        load_photos(work / "bank"),
-        new_autoencoder(params),
-        quantizer_of(params),
-        work,
-        steps=own.steps,
-        decay=own.decay,
-        batch=own.batch,
-        rate=own.rate,
-        photo_share=own.photo_share,
-        seed=params.seed,
-    )
+    with logged(work / "tokenizer.pt", own, work / "tokenizer.png", work / "photos.png") as ledger:
+        train(
+            pictures,
+            load_photos(work / "bank"),
+            new_autoencoder(params),
+            quantizer_of(params),
+            work,
+            steps=own.steps,
+            decay=own.decay,
+            batch=own.batch,
+            rate=own.rate,
+            photo_share=own.photo_share,
+            seed=params.seed,
+            ledger=ledger,
+        )
 
 
 def transformer(params, work: Path, modules: Path) -> None:
@@ -74,21 +78,24 @@ def transformer(params, work: Path, modules: Path) -> None:
     known = list(CLASSES)[: own.classes]
     chosen = np.array([i for i, view in enumerate(views) if view.drawing.noun in known])
     key = f"{sha256(work / 'tokenizer.pt')} {known}"
-    train(
-        encode_pictures(net, pictures, chosen, work / "features.pt", key),
-        [views[i] for i in chosen],
-        quantizer,
-        net,
-        new_networks(transformer_config(params), own.text_layers, params.seed),
-        work,
-        steps=own.steps,
-        decay=own.decay,
-        batch=own.batch,
-        rate=own.rate,
-        coarse_share=own.coarse_share,
-        correction=SelfCorrection(own.correction_strength, len(quantizer.schedule)),
-        seed=params.seed,
-    )
+    features = encode_pictures(net, pictures, chosen, work / "features.pt", key)
+    with logged(work / "transformer.pt", own, work / "transformer.png") as ledger:
+        train(
+            features,
+            [views[i] for i in chosen],
+            quantizer,
+            net,
+            new_networks(transformer_config(params), own.text_layers, params.seed),
+            work,
+            steps=own.steps,
+            decay=own.decay,
+            batch=own.batch,
+            rate=own.rate,
+            coarse_share=own.coarse_share,
+            correction=SelfCorrection(own.correction_strength, len(quantizer.schedule)),
+            seed=params.seed,
+            ledger=ledger,
+        )
 
 
 def encoders(params, work: Path, modules: Path) -> None:
@@ -96,13 +103,24 @@ def encoders(params, work: Path, modules: Path) -> None:
     from pretrain.train_encoders import train
 
     own, (pictures, views) = params.encoders, load(work / "bank")
-    train(pictures, views, work, steps=own.steps, decay=own.decay, batch=own.batch, rate=own.rate, seed=params.seed)
+    with logged(work / "encoders.pt", own) as ledger:
+        train(
+            pictures,
+            views,
+            work,
+            steps=own.steps,
+            decay=own.decay,
+            batch=own.batch,
+            rate=own.rate,
+            seed=params.seed,
+            ledger=ledger,
+        )
 
 
 def pack(params, work: Path, modules: Path) -> None:
     from pretrain.pack import pack
 
-    pack(params, work)
+    pack(params, work, modules)
 
 
 def check(params, work: Path, modules: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain import checkpoint
+from pretrain.ledger import Ledger
 
 WARMUP = 100
 
@@ -70,7 +71,8 @@ def run(
     batch: int,
     average: float = 0.998,
     save_every: int = 200,
-    show: Callable[[], str] = lambda: "",
+    show: Callable[[], dict[str, float]] = dict,
+    ledger: Ledger | None = None,
 ) -> None:
     """Train `net`, or go on where the resume file `path` stands, and leave its running average in it.
 
@@ -79,7 +81,8 @@ def run(
         steps: steps in all; the rate falls to zero over the last `decay`, so more may be asked for later.
         batch: samples a step, to report the speed.
         average: how slowly the running average follows.
-        show: called with the average in place at every save; paints, measures, returns what to print.
+        show: called with the average in place at every save; paints, measures, returns what to report.
+        ledger: where to log it.
     """
     rates = [group["lr"] for stepper in steppers for group in stepper.param_groups]
     mean = {k: v.detach().clone() for k, v in net.state_dict().items()}
@@ -112,6 +115,9 @@ def run(
             speed = (step + 1 - first) * batch / (time.time() - started)
             current = {k: v.clone() for k, v in net.state_dict().items()}
             net.load_state_dict(mean)
-            print(f"step {step + 1}/{steps} loss {loss_mean:.4f} {speed:.0f} samples/s {show()}", flush=True)
+            values = {"loss": loss_mean, "samples_per_second": speed, **show()}
+            print(f"step {step + 1}/{steps} " + " ".join(f"{k} {v:.4g}" for k, v in values.items()), flush=True)
+            if ledger:
+                ledger.log(step + 1, values)
             net.load_state_dict(current)
     net.load_state_dict(mean)

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import torch
 from omegaconf import OmegaConf
 from torch import Tensor
+from torch.nn import functional as F
 
 from arbooth.data.bases import EMBEDDED
 from arbooth.data.caches import write_tensors
 from arbooth.data.files import sha256, write_json
+from arbooth.metrics.embedded import EmbeddedEncoders
 from arbooth.model import names
 from arbooth.model.autoencoder import Autoencoder, AutoencoderConfig
 from arbooth.model.quantizer import Quantizer
 from arbooth.model.schedule import Schedule
 from arbooth.model.transformer import TransformerConfig
+from arbooth.progress import track
 from pretrain import checkpoint
+from pretrain.art import CLASSES, HELD_OUT, Art
+from pretrain.scenes import SCENES
 from pretrain.train_encoders import labels
 from pretrain.words import build_encoder, build_tokenizer, word_list
+from pretrain.world import View, World
 
 
 def quantizer_of(params) -> Quantizer:
@@ -41,7 +49,20 @@ def transformer_config(params) -> TransformerConfig:
     return TransformerConfig(own.depth, own.width, own.heads, params.tokenizer.bits, own.text_width)
 
 
-def pack(params, work: Path, out: Path = EMBEDDED) -> None:
+def features_of_drawings(encoders: EmbeddedEncoders, art: Art) -> tuple[list[str], Tensor]:
+    """Every drawing's name and mean features over one picture in each scene, held-out drawings included."""
+    names, features = [], []
+    drawings = [d for table in (CLASSES, HELD_OUT) for own in art.drawings(table).values() for d in own]
+    for number, drawing in enumerate(track(drawings, "drawings", len(drawings))):
+        world = World({drawing.noun: [drawing]}, {})
+        views = [world.render(np.random.default_rng([2, number, i]), View(drawing, s)) for i, s in enumerate(SCENES)]
+        pixels = torch.from_numpy(np.stack([np.asarray(v) for v in views])).permute(0, 3, 1, 2).float() / 255
+        names.append(drawing.name)
+        features.append(F.normalize(encoders.image_features(pixels).mean(0), dim=0))
+    return names, torch.stack(features)
+
+
+def pack(params, work: Path, modules: Path, out: Path = EMBEDDED) -> None:
     """Write transformer, autoencoder, text encoder, metric encoders and base.json to `out`."""
     own, config = params.transformer, transformer_config(params)
     average = checkpoint.load(work / "transformer.pt")["average"]
@@ -62,6 +83,10 @@ def pack(params, work: Path, out: Path = EMBEDDED) -> None:
     for name in ("encoders", "judge"):
         part = {k: v.half() for k, v in _part(metric, f"{name}.").items()}
         write_tensors(out / f"{name}.safetensors", part, {})
+    encoders = EmbeddedEncoders(word_list())
+    encoders.load_state_dict(_part(metric, "encoders."))
+    drawn, features = features_of_drawings(encoders.eval(), Art(modules))
+    write_tensors(out / "drawings.safetensors", {"features": features}, {"names": "\n".join(drawn)})
     write_json(out / "encoders.json", {"words": word_list(), "labels": labels()})
     files = {"transformer": "transformer.safetensors", "autoencoder": "autoencoder.safetensors", "text": "text"}
     write_json(

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from arbooth.metrics.embedded import EmbeddedEncoders
 from arbooth.metrics.judge import Judge
 from pretrain.art import ACCESSORIES, CLASSES
+from pretrain.ledger import Ledger
 from pretrain.optimize import optimizers, run
 from pretrain.scenes import SCENES
 from pretrain.words import word_list
@@ -71,6 +72,7 @@ def train(
     batch: int,
     rate: float,
     seed: int,
+    ledger: Ledger | None = None,
 ) -> None:
     """Train or go on training; the resume file lies in `folder`."""
     torch.manual_seed(seed)
@@ -108,7 +110,8 @@ def train(
         batch=batch,
         average=0.98,
         save_every=100,
-        show=lambda: "right: " + " ".join(f"{name} {share:.2f}" for name, share in right.items()),
+        show=lambda: {f"right_{name}": share for name, share in right.items()},
+        ledger=ledger,
     )
 
 

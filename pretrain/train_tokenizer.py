@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from arbooth.model.autoencoder import Autoencoder, to_uint8
 from arbooth.model.quantizer import Quantizer
+from pretrain.ledger import Ledger
 from pretrain.optimize import optimizers, run
 
 
@@ -58,6 +59,7 @@ def train(
     rate: float,
     photo_share: float,
     seed: int,
+    ledger: Ledger | None = None,
 ) -> None:
     """Train or go on training; the resume file and a sample sheet lie in `folder`.
 
@@ -80,12 +82,23 @@ def train(
         commit = (features - codes.detach()).pow(2).mean() * quantizer.bits
         return reconstruction_loss(net.decoder(codes), pixels) + 0.05 * commit + 0.2 * usage
 
-    def show() -> str:
-        world = evaluate(net, quantizer, held, folder / "tokenizer.png")
-        return f"psnr {world:.2f} dB, photographs {evaluate(net, quantizer, real, folder / 'photos.png'):.2f} dB"
+    def show() -> dict[str, float]:
+        return {
+            "psnr_world": evaluate(net, quantizer, held, folder / "tokenizer.png"),
+            "psnr_photos": evaluate(net, quantizer, real, folder / "photos.png"),
+        }
 
-    steppers = optimizers(net, rate, is_hidden)
-    run(net, steppers, loss_at, folder / "tokenizer.pt", steps=steps, decay=decay, batch=batch, show=show)
+    run(
+        net,
+        optimizers(net, rate, is_hidden),
+        loss_at,
+        folder / "tokenizer.pt",
+        steps=steps,
+        decay=decay,
+        batch=batch,
+        show=show,
+        ledger=ledger,
+    )
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from arbooth.model.text import TextEncoder
 from arbooth.model.transformer import Text, Transformer, TransformerConfig
 from arbooth.progress import track
 from pretrain import checkpoint
+from pretrain.ledger import Ledger
 from pretrain.optimize import optimizers, run
 from pretrain.train_tokenizer import to_pixels
 from pretrain.words import build_encoder, build_tokenizer, drop_words
@@ -112,6 +113,7 @@ def train(
     coarse_share: float,
     correction: SelfCorrection,
     seed: int,
+    ledger: Ledger | None = None,
 ) -> None:
     """Train or go on training; the resume file and a sheet of samples lie in `folder`.
 
@@ -136,10 +138,10 @@ def train(
         per_bit = F.binary_cross_entropy_with_logits(logits[..., 1] - logits[..., 0], bits.float(), reduction="none")
         return (per_bit.mean(-1) * scale_weights(schedule)).mean()
 
-    def show() -> str:
+    def show() -> dict[str, float]:
         paint(both, tokenizer, quantizer, autoencoder, folder / "transformer.png")
         encoder.train().requires_grad_(True)
-        return ""
+        return {}
 
     run(
         both,
@@ -151,6 +153,7 @@ def train(
         batch=batch,
         average=0.995,
         show=show,
+        ledger=ledger,
     )
 
 

@@ -13,7 +13,7 @@ HERE = Path(__file__).resolve().parents[2] / "pretrain"
 def test_every_step_is_a_stage_in_the_same_order():
     stages = OmegaConf.to_container(OmegaConf.load(HERE / "dvc.yaml"))["stages"]
     assert list(stages) == list(STEPS)
-    made = {list(out)[0] for stage in stages.values() for out in stage.get("outs", [])}
+    made = {next(iter(out)) for stage in stages.values() for out in stage.get("outs", [])}
     for name, stage in stages.items():
         assert stage["cmd"].endswith(f"python -m pretrain {name}")
         for dep in stage["deps"]:

@@ -1,0 +1,279 @@
+"""Benchmarks: many subjects through the same DVC stages, scored between two anchors, with intervals.
+
+A benchmark is a folder: params.yaml (subjects like any user's, and what else it sets), photos/, held/ (what a
+perfect painter would make of every prompt: the ceiling), drawings.json (which drawing each subject is) and
+studies.yaml (what differs in each setting that is compared).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+import arbooth
+from arbooth.data.bases import EMBEDDED, load_base
+from arbooth.data.files import read_json, whole_file, whole_folder, write_json
+from arbooth.data.pictures import read_pictures
+from arbooth.data.records import write_picture
+from arbooth.errors import NAME, InputError
+from arbooth.metrics.drawings import Drawings, load_drawings
+from arbooth.metrics.encoders import Encoders, load_encoders
+from arbooth.metrics.judge import Judge, load_judge
+from arbooth.metrics.scores import diversity
+from arbooth.painter import Painter
+from arbooth.params import Params, load_params
+from arbooth.progress import track
+from arbooth.settings import settings, torch_device
+from arbooth.stages.generate import prompts_of
+
+FLOOR, CEILING = "floor", "ceiling"
+DRAWS = 2000
+Values = dict[str, list[float]]
+
+
+def run_benchmark(source: Path, study: str, subjects: int | None = None) -> dict[str, dict]:
+    """Run every setting of a study, and both anchors; what is done already is not done again.
+
+    Args:
+        source: the benchmark's folder.
+        study: an entry of its studies.yaml.
+        subjects: only the first so many.
+
+    Returns:
+        Setting -> metric -> {"mean", "low", "high", "subjects"}; also written to results/STUDY.json.
+
+    Raises:
+        InputError: no such benchmark or study, or a stage failed.
+    """
+    settings_of_study = _settings(source, study)
+    scorer, scores = Scorer(source), {}
+    for name, overrides in settings_of_study.items():
+        folder = source / "runs" / name
+        prepare(source, folder, overrides, subjects)
+        reproduce(folder)
+        scores[name] = scorer.score_run(folder)
+    params = load_params(source / "runs" / next(iter(settings_of_study)) / "params.yaml")
+    scores[FLOOR] = scorer.score_floor(params)
+    scores[CEILING] = scorer.score_held(params)
+    results = {name: summed(own) for name, own in scores.items()}
+    write_json(source / "results" / f"{study}.json", results)
+    return results
+
+
+def _settings(source: Path, study: str) -> dict[str, dict]:
+    if not (source / "studies.yaml").is_file():
+        known = ", ".join(sorted(p.parent.name for p in source.parent.glob("*/studies.yaml"))) or "none"
+        raise InputError(f"no benchmark at {source} (known: {known})")
+    studies = OmegaConf.to_container(OmegaConf.load(source / "studies.yaml"))
+    if study not in studies:
+        raise InputError(f"no study {study!r} in {source / 'studies.yaml'} (known: {', '.join(studies)})")
+    for name in studies[study]:
+        if not NAME.fullmatch(name) or name in (FLOOR, CEILING):
+            raise InputError(f"a setting of {study} can't be named {name!r}: use 1 to 64 of a-z, 0-9, _ and -")
+    return studies[study]
+
+
+def prepare(source: Path, folder: Path, overrides: dict, subjects: int | None = None) -> None:
+    """A DVC project for one setting: parameters of its own, photos and code by link, one cache for all.
+
+    Args:
+        overrides: dotted parameter -> value; `photos` keeps only the first so many of every subject.
+    """
+    overrides = dict(overrides)
+    photos = overrides.pop("photos", None)
+    params = OmegaConf.load(settings().project / "params.yaml")
+    for key, value in OmegaConf.load(source / "params.yaml").items():
+        # Subjects, classes and prompts are the benchmark's own; of other sections it sets single values.
+        params[key] = value if key in ("subjects", "classes", "prompt_sets") else OmegaConf.merge(params[key], value)
+    if subjects is not None:
+        params.subjects = {name: params.subjects[name] for name in list(params.subjects)[:subjects]}
+        used = {subject["class"] for subject in params.subjects.values()}
+        params.classes = {name: own for name, own in params.classes.items() if name in used}
+    for key, value in overrides.items():
+        if OmegaConf.select(params, key) is None:
+            raise InputError(f"{source / 'studies.yaml'}: no parameter {key} in params.yaml")
+        OmegaConf.update(params, key, value, merge=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(folder / "params.yaml") as part:
+        OmegaConf.save(params, part)
+    project = settings().project
+    for name, target in {
+        "dvc.yaml": project / "dvc.yaml",
+        "bases": project / "bases",
+        "arbooth": Path(arbooth.__file__).parent,
+    }.items():
+        _link(folder / name, target)
+    for name in params.subjects:
+        files = sorted(p for p in (source / "photos" / name).iterdir() if p.is_file())
+        (folder / "photos" / name).mkdir(parents=True, exist_ok=True)
+        for file in files[:photos]:
+            _link(folder / "photos" / name / file.name, file)
+    if not (folder / ".dvc").is_dir():
+        _dvc(folder, "init", "--no-scm", "-q")
+        # One cache for all settings: what they have in common (tokens, priors) is made once.
+        _dvc(folder, "config", "cache.dir", str((source / "runs" / "cache").absolute()))
+
+
+def _link(link: Path, target: Path) -> None:
+    if not link.exists():
+        link.symlink_to(target.absolute())
+
+
+def reproduce(folder: Path) -> None:
+    """Every stage up to the summary; nothing goes into the registry.
+
+    Raises:
+        InputError: a stage failed; what was done stays, and the next call goes on.
+    """
+    _dvc(folder, "repro", "summarize")
+
+
+def _dvc(folder: Path, *arguments: str) -> None:
+    scripts = str(Path(sys.executable).parent)
+    environment = {k: v for k, v in os.environ.items() if k != "ARBOOTH_PROJECT"}
+    environment["PATH"] = scripts + os.pathsep + environment.get("PATH", "")
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment)
+    if done.returncode:
+        raise InputError(f"dvc {' '.join(arguments)} failed in {folder}: mend what it names, then run this again")
+
+
+class Scorer:
+    """Scores folders of pictures (with their index.json) against a subject's photos."""
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self.encoders: Encoders = load_encoders("embedded", EMBEDDED, EMBEDDED)
+        self.judge: Judge = load_judge(EMBEDDED)
+        self.drawings: Drawings = load_drawings(EMBEDDED)
+        self.own = read_json(source / "drawings.json")
+
+    def score_run(self, folder: Path) -> dict[str, Values]:
+        """Subject -> metric -> a value for every picture, of a finished run."""
+        params = load_params(folder / "params.yaml")
+        scores = {}
+        for name in track(params.subjects, f"scoring {folder.name}", len(params.subjects)):
+            scores[name] = self.score(folder / "artifacts" / "generate" / name, self._photos(params, name), name)
+            timing = read_json(folder / "artifacts" / "timing" / f"{name}.json")
+            scores[name]["seconds_per_image"] = [timing["seconds_per_image"]]
+        return scores
+
+    def score_floor(self, params: Params) -> dict[str, Values]:
+        """The untuned base on the same prompts without the identifier."""
+        scores = {}
+        for name in params.subjects:
+            folder = self.source / "runs" / FLOOR / params.subjects[name].class_name
+            if not folder.is_dir():
+                _paint_floor(params, name, folder)
+            scores[name] = self.score(folder, self._photos(params, name), name)
+        return scores
+
+    def score_held(self, params: Params) -> dict[str, Values]:
+        """Other views of the subject itself."""
+        return {n: self.score(self.source / "held" / n, self._photos(params, n), n) for n in params.subjects}
+
+    def _photos(self, params: Params, name: str) -> Tensor:
+        # Always all of them: fewer to train on must not make them easier to resemble.
+        paths = sorted(p for p in (self.source / "photos" / name).iterdir() if p.is_file())
+        return self.encoders.image_features(read_pictures(paths))
+
+    def score(self, folder: Path, photos: Tensor, subject: str) -> Values:
+        """Metric -> values of one subject's pictures: cosines, and 1 or 0 for right or wrong.
+
+        Args:
+            folder: pictures and index.json, rows with file, kind ("subject" or "class") and prompt.
+            photos: features [P,F] of the subject's photos.
+        """
+        values: Values = defaultdict(list)
+        rows = read_json(folder / "index.json")
+        for kind in ("subject", "class"):
+            chosen = [row for row in rows if row["kind"] == kind]
+            if not chosen:
+                continue
+            pictures = read_pictures([folder / row["file"] for row in chosen])
+            features = _batched(self.encoders.image_features, pictures)
+            alike = (features @ photos.T).mean(1).tolist()
+            is_subject = self.drawings.nearest_is_subject(features, photos, self.own[subject])
+            if kind == "class":
+                values["PRES_embedded"] = alike
+                values["drift"] = [float(hit) for hit in is_subject]
+                values["DIV_embedded"] = [diversity(pictures, self.encoders.distance)]
+                continue
+            values["I_embedded"] = alike
+            joint = _batched(self.encoders.joint_features, pictures)
+            said = [answer for batch in pictures.split(64) for answer in self.judge.answers(batch)]
+            for row, hit, feature, answers in zip(chosen, is_subject, joint, said):
+                prompt = row["prompt"].replace("<S*> ", "")
+                wanted = asked(prompt, self.judge.labels)
+                if "colour" not in wanted:  # a purple cat is not to look like the photos
+                    values["identity"].append(float(hit))
+                values["T_embedded"].append(float(self.encoders.text_features(prompt) @ feature))
+                for question, answer in wanted.items():
+                    values[question].append(float(answers[question] == answer))
+        return dict(values)
+
+
+def asked(prompt: str, labels: dict[str, list[str]]) -> dict[str, str]:
+    """Scene, colour and accessory that a prompt names, by the judge's own words."""
+    found = {}
+    for question in ("scene", "accessory", "colour"):
+        for answer in labels[question]:
+            if f" {answer} " in f" {prompt} ":
+                found[question] = answer
+                prompt = prompt.replace(answer, "")  # the red of a red rug is no colour of the subject
+    return found
+
+
+def _batched(encode: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
+    return torch.cat([encode(batch) for batch in pictures.split(64)])
+
+
+def _paint_floor(params: Params, subject: str, folder: Path) -> None:
+    here = settings()
+    base = load_base(params.base, here.project, here.path("weights"))
+    painter = Painter(base, torch_device(), params.picture.ratio, params.picture.pixels, params.compute)
+    wanted = [{**row, "prompt": row["prompt"].replace("<S*> ", "")} for row in prompts_of(params, subject)]
+    sampling = painter.sampling(**params.generate.model_dump(exclude={"images_per_prompt", "class_images"}))
+    progress = partial(track, label=f"floor {folder.name}")
+    paintings = painter.paint([(row["prompt"], row["index"]) for row in wanted], params.seed, sampling, None, progress)
+    with whole_folder(folder) as part:
+        for number, (row, painting) in enumerate(zip(wanted, paintings)):
+            row["file"] = f"{number:04d}.png"
+            write_picture(part / row["file"], painting.pixels, painting.record)
+        write_json(part / "index.json", wanted)
+
+
+def summed(scores: dict[str, Values]) -> dict[str, dict]:
+    """Mean over subjects with its 95% interval, and each subject's own mean, for every metric."""
+    metrics = {metric: None for values in scores.values() for metric in values}
+    table = {}
+    for metric in metrics:
+        own = {subject: values[metric] for subject, values in scores.items() if metric in values}
+        mean, low, high = interval(list(own.values()))
+        subjects = {subject: round(float(np.mean(v)), 4) for subject, v in own.items()}
+        table[metric] = {"mean": round(mean, 4), "low": round(low, 4), "high": round(high, 4), "subjects": subjects}
+    return table
+
+
+def interval(values: list[list[float]], draws: int = DRAWS, seed: int = 0) -> tuple[float, float, float]:
+    """Mean over subjects of the mean over their pictures, with a 95% bootstrap interval over both.
+
+    Subjects are drawn with replacement, then pictures (their prompts and seeds) within each.
+    """
+    rng = np.random.default_rng(seed)
+    means = np.stack(
+        [np.asarray(own)[rng.integers(0, len(own), (draws, len(own)))].mean(1) for own in values], 1
+    )  # [draws, subjects]
+    chosen = rng.integers(0, len(values), means.shape)
+    drawn = np.take_along_axis(means, chosen, 1).mean(1)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return float(np.mean([np.mean(own) for own in values])), float(low), float(high)

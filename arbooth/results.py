@@ -1,0 +1,99 @@
+"""The results page: prose by hand, every table and plot between its marks written from measured files.
+
+    <!-- table STUDY: METRIC, METRIC -->   ...   <!-- end -->
+    <!-- plot STUDY: METRIC, METRIC -->    ...   <!-- end -->
+
+A metric `way NAME` is how far a setting is from floor (0) to ceiling (1) in NAME.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from arbooth.benchmark import CEILING, FLOOR
+from arbooth.data.files import read_json, whole_file
+from arbooth.errors import InputError
+
+BLOCK = re.compile(r"<!-- (table|plot) (\S+): (.+?) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def write_results(page: Path, results: Path) -> int:
+    """Renew every block of a page from the files results/STUDY.json; returns how many there are.
+
+    Raises:
+        InputError: no such page, or a study or metric that was not measured.
+    """
+    if not page.is_file():
+        raise InputError(f"{page} is not there: it holds the prose and the marks of tables and plots")
+    count = 0
+
+    def renewed(match: re.Match) -> str:
+        nonlocal count
+        count += 1
+        kind, study, metrics = match[1], match[2], [m.strip() for m in match[3].split(",")]
+        measured = _measured(results, study)
+        body = table(measured, metrics) if kind == "table" else _plot(page, study, measured, metrics)
+        return f"<!-- {kind} {study}: {match[3]} -->\n{body}\n<!-- end -->"
+
+    text = BLOCK.sub(renewed, page.read_text(encoding="utf-8"))
+    with whole_file(page) as part:
+        part.write_text(text, encoding="utf-8")
+    return count
+
+
+def _measured(results: Path, study: str) -> dict[str, dict]:
+    path = results / f"{study}.json"
+    if not path.is_file():
+        raise InputError(
+            f"study {study!r} is not measured: run `arbooth benchmark {results.parent.name} --study {study}`"
+        )
+    return read_json(path)
+
+
+def value(measured: dict[str, dict], setting: str, metric: str) -> dict | None:
+    """Mean, low and high of one setting, or of its way from floor to ceiling; None where it has none."""
+    name = metric.removeprefix("way ")
+    own = measured[setting].get(name)
+    if own is None or name == metric:
+        return own
+    floor, ceiling = (measured[anchor][name]["mean"] for anchor in (FLOOR, CEILING))
+    return {key: (own[key] - floor) / (ceiling - floor) for key in ("mean", "low", "high")}
+
+
+def table(measured: dict[str, dict], metrics: list[str]) -> str:
+    """Markdown: a row a setting, a column a metric, each mean with its 95% interval."""
+    for metric in metrics:
+        if not any(value(measured, setting, metric) for setting in measured):
+            raise InputError(f"no setting has the metric {metric!r}")
+    lines = ["| | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
+    for setting in measured:
+        cells = [_cell(value(measured, setting, metric)) for metric in metrics]
+        lines.append(f"| {setting} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(own: dict | None) -> str:
+    return f"{own['mean']:.3f} ({own['low']:.3f} to {own['high']:.3f})" if own else ""
+
+
+def _plot(page: Path, study: str, measured: dict[str, dict], metrics: list[str]) -> str:
+    from matplotlib.figure import Figure
+
+    settings = [name for name in measured if name not in (FLOOR, CEILING)]
+    figure = Figure(figsize=(6.4, 3.4), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    for metric in metrics:
+        own = [value(measured, name, metric) for name in settings]
+        if not all(own):
+            raise InputError(f"study {study!r} has settings without the metric {metric!r}")
+        means = [one["mean"] for one in own]
+        errors = [[one["mean"] - one["low"] for one in own], [one["high"] - one["mean"] for one in own]]
+        axes.errorbar(range(len(own)), means, errors, marker="o", capsize=3, label=metric)
+    axes.set_xticks(range(len(settings)), settings)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    image = page.with_suffix("") / f"{study}.png"
+    with whole_file(image) as part:
+        figure.savefig(part, format="png", metadata={"Software": None})
+    return f"![{study}: {', '.join(metrics)}]({page.stem}/{image.name})"

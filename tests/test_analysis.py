@@ -1,0 +1,46 @@
+"""Which layers move, and what each scale holds."""
+
+import csv
+
+import pytest
+import torch
+from PIL import Image
+
+from arbooth.analysis import changes, layer_changes, scale_changes
+from arbooth.errors import InputError
+from tests.conftest import arbooth, dvc
+
+
+def test_changes_are_relative_to_the_size_of_the_weights():
+    before = {f"blocks.{b}.{k}.weight": torch.full((4,), 2.0) for b in range(2) for k in KINDS}
+    after = {name: value.clone() for name, value in before.items()}
+    after["blocks.1.feed_forward.weight"] *= 1.25
+    rows = changes(before, after, 2)
+    assert len(rows) == 6
+    assert {(r["block"], r["kind"]): r["change"] for r in rows if r["change"]} == {(1, "feed_forward"): 0.25}
+
+
+KINDS = ("self_attention", "cross_attention", "feed_forward")
+
+
+def test_a_subject_must_be_there(project):
+    with pytest.raises(InputError, match=r"no subject 'nobody'.*known: poodle"):
+        layer_changes("nobody")
+    with pytest.raises(InputError, match="dvc repro"):
+        scale_changes("poodle")
+
+
+@pytest.mark.heavy
+def test_both_analyses_from_the_command_line(project):
+    dvc("repro", "finetune@poodle", cwd=project)
+    said = arbooth("analyze", "layers", "poodle", cwd=project).stdout
+    rows = list(csv.DictReader((project / "outputs/poodle/layers.csv").open()))
+    assert {row["kind"] for row in rows} == set(KINDS) and all(0 < float(row["change"]) < 1 for row in rows)
+    assert "layers.png" in said
+    arbooth("analyze", "scales", "poodle", cwd=project)
+    rows = list(csv.DictReader((project / "outputs/poodle/scales.csv").open()))
+    assert [row["map"] for row in rows[::2]] == ["1x1", "2x2", "3x3", "5x5", "8x8"]
+    assert all(float(row["I_embedded"]) < 1 and float(row["distance"]) > 0 for row in rows)
+    for name in ("layers", "scales"):
+        with Image.open(project / f"outputs/poodle/{name}.png") as image:
+            assert image.size == (720, 432)

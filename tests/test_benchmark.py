@@ -1,0 +1,112 @@
+"""Benchmarks: what prompts ask for, intervals, and a small one from end to end."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from arbooth.benchmark import asked, interval, prepare, run_benchmark, summed
+from arbooth.data.bases import EMBEDDED
+from arbooth.errors import InputError
+from arbooth.metrics.judge import load_judge
+from tests.conftest import FAST, ROOT, arbooth
+
+MINI = ROOT / "benchmarks" / "mini"
+
+
+def test_prompts_are_understood_by_the_judges_words():
+    labels = load_judge(EMBEDDED).labels
+    assert asked("a red cat wearing a crown on a red rug", labels) == {
+        "scene": "on a red rug",
+        "accessory": "a crown",
+        "colour": "red",
+    }
+    assert asked("a cat on a red rug", labels) == {"scene": "on a red rug"}
+    assert asked("an orange cat", labels) == {"colour": "orange"}
+    assert asked("a bored cat", labels) == {}
+
+
+def test_every_prompt_of_the_benchmark_asks_for_a_place():
+    labels = load_judge(EMBEDDED).labels
+    params = OmegaConf.load(MINI / "params.yaml")
+    prompts = list(params.prompt_sets.mini)
+    assert len(prompts) == len(set(prompts)) == 31
+    assert all("scene" in asked(p.replace("{subject}", "cat"), labels) for p in prompts)
+    drawings = json.loads((MINI / "drawings.json").read_text())
+    assert list(drawings) == list(params.subjects) and len(drawings) >= 12
+    for name in drawings:
+        assert len(list((MINI / "photos" / name).iterdir())) == 8
+        assert len(json.loads((MINI / "held" / name / "index.json").read_text())) == 31
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    rng, hits = np.random.default_rng(0), 0
+    for trial in range(120):
+        subjects = rng.normal(0.5, 0.2, 14)
+        values = [list(rng.normal(own, 0.1, 20)) for own in subjects]
+        mean, low, high = interval(values, draws=400, seed=trial)
+        assert low <= mean <= high
+        hits += low <= 0.5 <= high
+    assert 0.86 <= hits / 120 <= 1.0
+
+
+def test_equal_values_have_no_interval():
+    assert interval([[1.0, 1.0], [1.0]]) == (1.0, 1.0, 1.0)
+
+
+def test_sums_keep_every_subject_and_leave_out_what_it_lacks():
+    own = summed({"a": {"scene": [1.0, 0.0]}, "b": {"scene": [1.0], "colour": [0.0]}})
+    assert own["scene"]["mean"] == 0.75 and own["scene"]["subjects"] == {"a": 0.5, "b": 1.0}
+    assert own["colour"]["subjects"] == {"b": 0.0}
+
+
+def copy_benchmark(project, **more):
+    """The real benchmark in a throw-away project, with two prompts."""
+    folder = project / "benchmarks" / "mini"
+    shutil.copytree(MINI, folder, ignore=shutil.ignore_patterns("runs", "results"))
+    params = OmegaConf.load(folder / "params.yaml")
+    params.prompt_sets.mini = ["a {subject} in the snow", "a red {subject} on the grass"]
+    params.generate.images_per_prompt, params.generate.class_images = 1, 2
+    OmegaConf.save(params, folder / "params.yaml")
+    OmegaConf.save({"default": {"arbooth": {"photos": 2}}, **more}, folder / "studies.yaml")
+    return folder
+
+
+def test_a_setting_is_a_project_with_the_shipped_defaults(project):
+    source = copy_benchmark(project)
+    folder = source / "runs" / "short"
+    prepare(source, folder, {"finetune.steps": 7, "photos": 3}, subjects=2)
+    params = OmegaConf.load(folder / "params.yaml")
+    assert params.finetune.steps == 7 and params.prior.samples == FAST["prior.samples"]
+    assert list(params.subjects) == ["black-cat", "guide-dog"] and list(params.classes) == ["cat", "dog"]
+    assert len(list((folder / "photos" / "black-cat").iterdir())) == 3
+    with pytest.raises(InputError, match="no parameter finetune.stepz"):
+        prepare(source, folder, {"finetune.stepz": 7})
+
+
+def test_what_is_not_there_is_named(project):
+    source = copy_benchmark(project, **{"odd": {"floor": {}}})
+    with pytest.raises(InputError, match="no study 'other'.*known: default, odd"):
+        run_benchmark(source, "other")
+    with pytest.raises(InputError, match="can't be named 'floor'"):
+        run_benchmark(source, "odd")
+    with pytest.raises(InputError, match="no benchmark at .*known: mini"):
+        run_benchmark(source.parent / "maxi", "default")
+
+
+@pytest.mark.heavy
+def test_a_small_benchmark_runs_once_and_then_only_reads(project):
+    source = copy_benchmark(project)
+    first = arbooth("benchmark", "mini", "--subjects", "2", cwd=project).stdout
+    results = json.loads((source / "results" / "default.json").read_text())
+    assert set(results) == {"arbooth", "floor", "ceiling"}
+    assert set(results["arbooth"]["I_embedded"]["subjects"]) == {"black-cat", "guide-dog"}
+    assert {"identity", "scene", "colour", "drift", "PRES_embedded", "seconds_per_image"} <= set(results["arbooth"])
+    # True pictures are told from all other drawings, and are nearer to the photos than what an untuned base paints.
+    assert results["ceiling"]["identity"]["mean"] == 1.0
+    assert results["ceiling"]["I_embedded"]["mean"] > results["floor"]["I_embedded"]["mean"]
+    again = arbooth("benchmark", "mini", "--subjects", "2", cwd=project).stdout
+    assert "Running stage" in first and "Running stage" not in again
+    assert json.loads((source / "results" / "default.json").read_text()) == results
