@@ -53,12 +53,21 @@ def layer_changes(key: str) -> list[dict]:
     params = _params_of(key)
     given = read_inputs(params, key, paths(TABLE["finetune"], key, params)[0])
     recipe = replace(given.recipe, layers=WHOLE_KINDS)
-    device = torch_device()
+    device, attention = torch_device(), settings().attention
     net = given.base.transformer(device, params.compute)
     before = {name: value.detach().float().clone() for name, value in net.named_parameters()}
     progress = partial(track, label=f"tuning every layer on {key}")
     tokens = given.tokens
-    result = fit(net, given.quantizer, tokens.features, tokens.prompt, given.prior, recipe, progress=progress)
+    result = fit(
+        net,
+        given.quantizer,
+        tokens.features,
+        tokens.prompt,
+        given.prior,
+        recipe,
+        progress=progress,
+        attention=attention,
+    )
     return changes(before, result.parameters, net.config.depth)
 
 
@@ -156,7 +165,7 @@ def plot_scales(path: Path, rows: list[dict]) -> None:
         for name in metrics
         for how in ("other", "random")
     }
-    _plot(path, "scale that is replaced", "cosine to the photo", maps, lines)
+    _plot(path, "scale that is replaced", "cosine to the unchanged picture", maps, lines)
 
 
 def _plot(path: Path, x_label: str, y_label: str, ticks, lines: dict[str, list[float]]) -> None:

@@ -7,7 +7,9 @@ studies.yaml (what differs in each setting that is compared).
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -17,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 import arbooth
@@ -41,7 +43,7 @@ DRAWS = 2000
 Values = dict[str, list[float]]
 
 
-def run_benchmark(source: Path, study: str, subjects: int | None = None) -> dict[str, dict]:
+def run_benchmark(source: Path, study: str, subjects: int | None = None) -> list[dict]:
     """Run every setting of a study, and both anchors; what is done already is not done again.
 
     Args:
@@ -50,24 +52,31 @@ def run_benchmark(source: Path, study: str, subjects: int | None = None) -> dict
         subjects: only the first so many.
 
     Returns:
-        Setting -> metric -> {"mean", "low", "high", "subjects"}; also written to results/STUDY.json.
+        {"setting", "metrics": metric -> {"mean", "low", "high", "subjects"}} for each, anchors last; also
+        written to results/STUDY.json.
 
     Raises:
         InputError: no such benchmark or study, or a stage failed.
     """
-    settings_of_study = _settings(source, study)
+    compared = _settings(source, study)
     scorer, scores = Scorer(source), {}
-    for name, overrides in settings_of_study.items():
-        folder = source / "runs" / name
+    for name, overrides in compared.items():
+        folder = source / "runs" / study / name
         prepare(source, folder, overrides, subjects)
         reproduce(folder)
         scores[name] = scorer.score_run(folder)
-    params = load_params(source / "runs" / next(iter(settings_of_study)) / "params.yaml")
+    params = _defaults(source, subjects)
     scores[FLOOR] = scorer.score_floor(params)
     scores[CEILING] = scorer.score_held(params)
-    results = {name: summed(own) for name, own in scores.items()}
-    write_json(source / "results" / f"{study}.json", results)
+    # A list: JSON files are written with sorted keys, and settings have an order.
+    results = [{"setting": name, "metrics": summed(own)} for name, own in scores.items()]
+    write_json(results_file(source, study, subjects), results)
     return results
+
+
+def results_file(source: Path, study: str, subjects: int | None = None) -> Path:
+    """Where a study's results lie; those of a few subjects only never replace the whole."""
+    return source / "results" / (f"{study}.json" if subjects is None else f"{study}-first-{subjects}.json")
 
 
 def _settings(source: Path, study: str) -> dict[str, dict]:
@@ -77,10 +86,32 @@ def _settings(source: Path, study: str) -> dict[str, dict]:
     studies = OmegaConf.to_container(OmegaConf.load(source / "studies.yaml"))
     if study not in studies:
         raise InputError(f"no study {study!r} in {source / 'studies.yaml'} (known: {', '.join(studies)})")
+    if not isinstance(studies[study], dict) or not studies[study]:
+        raise InputError(f"study {study!r} in {source / 'studies.yaml'} names no setting")
     for name in studies[study]:
-        if not NAME.fullmatch(name) or name in (FLOOR, CEILING):
+        if not NAME.fullmatch(str(name)) or name in (FLOOR, CEILING):
             raise InputError(f"a setting of {study} can't be named {name!r}: use 1 to 64 of a-z, 0-9, _ and -")
-    return studies[study]
+    return {str(name): overrides or {} for name, overrides in studies[study].items()}
+
+
+def _merged(source: Path, subjects: int | None) -> DictConfig:
+    """The project's params.yaml with what the benchmark sets in it."""
+    params = OmegaConf.load(settings().project / "params.yaml")
+    for key, value in OmegaConf.load(source / "params.yaml").items():
+        # Subjects, classes and prompts are the benchmark's own; of other sections it sets single values.
+        params[key] = value if key in ("subjects", "classes", "prompt_sets") else OmegaConf.merge(params[key], value)
+    if subjects is not None:
+        params.subjects = {name: params.subjects[name] for name in list(params.subjects)[:subjects]}
+        used = {subject["class"] for subject in params.subjects.values()}
+        params.classes = {name: own for name, own in params.classes.items() if name in used}
+    return params
+
+
+def _defaults(source: Path, subjects: int | None) -> Params:
+    path = source / "runs" / "params.yaml"
+    with whole_file(path) as part:
+        OmegaConf.save(_merged(source, subjects), part)
+    return load_params(path)
 
 
 def prepare(source: Path, folder: Path, overrides: dict, subjects: int | None = None) -> None:
@@ -91,14 +122,7 @@ def prepare(source: Path, folder: Path, overrides: dict, subjects: int | None = 
     """
     overrides = dict(overrides)
     photos = overrides.pop("photos", None)
-    params = OmegaConf.load(settings().project / "params.yaml")
-    for key, value in OmegaConf.load(source / "params.yaml").items():
-        # Subjects, classes and prompts are the benchmark's own; of other sections it sets single values.
-        params[key] = value if key in ("subjects", "classes", "prompt_sets") else OmegaConf.merge(params[key], value)
-    if subjects is not None:
-        params.subjects = {name: params.subjects[name] for name in list(params.subjects)[:subjects]}
-        used = {subject["class"] for subject in params.subjects.values()}
-        params.classes = {name: own for name, own in params.classes.items() if name in used}
+    params = _merged(source, subjects)
     for key, value in overrides.items():
         if OmegaConf.select(params, key) is None:
             raise InputError(f"{source / 'studies.yaml'}: no parameter {key} in params.yaml")
@@ -109,14 +133,18 @@ def prepare(source: Path, folder: Path, overrides: dict, subjects: int | None = 
     project = settings().project
     for name, target in {
         "dvc.yaml": project / "dvc.yaml",
+        ".dvcignore": project / ".dvcignore",
         "bases": project / "bases",
         "arbooth": Path(arbooth.__file__).parent,
     }.items():
         _link(folder / name, target)
     for name in params.subjects:
-        files = sorted(p for p in (source / "photos" / name).iterdir() if p.is_file())
-        (folder / "photos" / name).mkdir(parents=True, exist_ok=True)
-        for file in files[:photos]:
+        where = source / "photos" / name
+        if not where.is_dir():
+            raise InputError(f"{where} is not there: every subject of {source / 'params.yaml'} needs its photos")
+        shutil.rmtree(folder / "photos" / name, ignore_errors=True)
+        (folder / "photos" / name).mkdir(parents=True)
+        for file in sorted(p for p in where.iterdir() if p.is_file())[:photos]:
             _link(folder / "photos" / name / file.name, file)
     if not (folder / ".dvc").is_dir():
         _dvc(folder, "init", "--no-scm", "-q")
@@ -125,8 +153,9 @@ def prepare(source: Path, folder: Path, overrides: dict, subjects: int | None = 
 
 
 def _link(link: Path, target: Path) -> None:
-    if not link.exists():
-        link.symlink_to(target.absolute())
+    if link.is_symlink() or link.exists():
+        link.unlink()
+    link.symlink_to(target.absolute())
 
 
 def reproduce(folder: Path) -> None:
@@ -139,9 +168,12 @@ def reproduce(folder: Path) -> None:
 
 
 def _dvc(folder: Path, *arguments: str) -> None:
-    scripts = str(Path(sys.executable).parent)
-    environment = {k: v for k, v in os.environ.items() if k != "ARBOOTH_PROJECT"}
-    environment["PATH"] = scripts + os.pathsep + environment.get("PATH", "")
+    here, scripts = settings(), str(Path(sys.executable).parent)
+    environment = {**os.environ, "PATH": scripts + os.pathsep + os.environ.get("PATH", "")}
+    # The run is a project of its own on the same machine.
+    environment |= {"ARBOOTH_PROJECT": str(folder.absolute()), "ARBOOTH_DEVICE": here.device}
+    environment |= {"ARBOOTH_ATTENTION": here.attention, "ARBOOTH_MAX_PIXELS": str(here.max_pixels)}
+    environment |= {f"ARBOOTH_{name.upper()}": str(here.path(name)) for name in ("weights", "encoders")}
     done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment)
     if done.returncode:
         raise InputError(f"dvc {' '.join(arguments)} failed in {folder}: mend what it names, then run this again")
@@ -172,14 +204,20 @@ class Scorer:
         scores = {}
         for name in params.subjects:
             folder = self.source / "runs" / FLOOR / params.subjects[name].class_name
-            if not folder.is_dir():
-                _paint_floor(params, name, folder)
+            paint_floor(params, name, folder)
             scores[name] = self.score(folder, self._photos(params, name), name)
         return scores
 
     def score_held(self, params: Params) -> dict[str, Values]:
         """Other views of the subject itself."""
-        return {n: self.score(self.source / "held" / n, self._photos(params, n), n) for n in params.subjects}
+        scores = {}
+        for name in params.subjects:
+            folder = self.source / "held" / name
+            wanted = {row["prompt"] for row in prompts_of(params, name) if row["kind"] == "subject"}
+            if wanted != {row["prompt"] for row in read_json(folder / "index.json")}:
+                raise InputError(f"{folder} answers other prompts than {self.source / 'params.yaml'}: render it anew")
+            scores[name] = self.score(folder, self._photos(params, name), name)
+        return scores
 
     def _photos(self, params: Params, name: str) -> Tensor:
         # Always all of them: fewer to train on must not make them easier to resemble.
@@ -206,7 +244,8 @@ class Scorer:
             if kind == "class":
                 values["PRES_embedded"] = alike
                 values["drift"] = [float(hit) for hit in is_subject]
-                values["DIV_embedded"] = [diversity(pictures, self.encoders.distance)]
+                spread = diversity(pictures, self.encoders.distance)
+                values["DIV_embedded"] = [] if spread is None else [spread]
                 continue
             values["I_embedded"] = alike
             joint = _batched(self.encoders.joint_features, pictures)
@@ -219,7 +258,7 @@ class Scorer:
                 values["T_embedded"].append(float(self.encoders.text_features(prompt) @ feature))
                 for question, answer in wanted.items():
                     values[question].append(float(answers[question] == answer))
-        return dict(values)
+        return {metric: own for metric, own in values.items() if own}
 
 
 def asked(prompt: str, labels: dict[str, list[str]]) -> dict[str, str]:
@@ -237,19 +276,28 @@ def _batched(encode: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
     return torch.cat([encode(batch) for batch in pictures.split(64)])
 
 
-def _paint_floor(params: Params, subject: str, folder: Path) -> None:
+def paint_floor(params: Params, subject: str, folder: Path) -> None:
+    """What the untuned base paints for a subject's prompts without the identifier; not again where it is there."""
     here = settings()
     base = load_base(params.base, here.project, here.path("weights"))
-    painter = Painter(base, torch_device(), params.picture.ratio, params.picture.pixels, params.compute)
     wanted = [{**row, "prompt": row["prompt"].replace("<S*> ", "")} for row in prompts_of(params, subject)]
-    sampling = painter.sampling(**params.generate.model_dump(exclude={"images_per_prompt", "class_images"}))
+    own = params.generate.model_dump(exclude={"images_per_prompt", "class_images"})
+    origin = {"base": base.hash, "wanted": wanted, "sampling": own, "seed": params.seed, "compute": params.compute}
+    origin["picture"] = params.picture.model_dump()
+    origin = json.loads(json.dumps(origin))
+    if (folder / "origin.json").is_file() and read_json(folder / "origin.json") == origin:
+        return
+    painter = Painter(base, torch_device(), params.picture.ratio, params.picture.pixels, params.compute)
     progress = partial(track, label=f"floor {folder.name}")
-    paintings = painter.paint([(row["prompt"], row["index"]) for row in wanted], params.seed, sampling, None, progress)
+    paintings = painter.paint(
+        [(row["prompt"], row["index"]) for row in wanted], params.seed, painter.sampling(**own), None, progress
+    )
     with whole_folder(folder) as part:
-        for number, (row, painting) in enumerate(zip(wanted, paintings)):
-            row["file"] = f"{number:04d}.png"
+        rows = [{**row, "file": f"{number:04d}.png"} for number, row in enumerate(wanted)]
+        for row, painting in zip(rows, paintings):
             write_picture(part / row["file"], painting.pixels, painting.record)
-        write_json(part / "index.json", wanted)
+        write_json(part / "index.json", rows)
+        write_json(part / "origin.json", origin)
 
 
 def summed(scores: dict[str, Values]) -> dict[str, dict]:
@@ -264,16 +312,16 @@ def summed(scores: dict[str, Values]) -> dict[str, dict]:
     return table
 
 
-def interval(values: list[list[float]], draws: int = DRAWS, seed: int = 0) -> tuple[float, float, float]:
-    """Mean over subjects of the mean over their pictures, with a 95% bootstrap interval over both.
+def interval(values: list[list[float]], seed: int = 0) -> tuple[float, float, float]:
+    """Mean over subjects of the mean over their pictures, with its 95% bootstrap interval.
 
-    Subjects are drawn with replacement, then pictures (their prompts and seeds) within each.
+    Subjects are what is drawn with replacement: their means carry the noise of prompts and seeds along.
     """
-    rng = np.random.default_rng(seed)
-    means = np.stack(
-        [np.asarray(own)[rng.integers(0, len(own), (draws, len(own)))].mean(1) for own in values], 1
-    )  # [draws, subjects]
-    chosen = rng.integers(0, len(values), means.shape)
-    drawn = np.take_along_axis(means, chosen, 1).mean(1)
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return float(np.mean([np.mean(own) for own in values])), float(low), float(high)
+    means = np.array([np.mean(own) for own in values])
+    low, high = np.quantile(means[draws(len(means), seed)].mean(1), (0.025, 0.975))
+    return float(means.mean()), float(low), float(high)
+
+
+def draws(count: int, seed: int = 0) -> np.ndarray:
+    """Which subjects each of the bootstrap's samples holds: [DRAWS, count]."""
+    return np.random.default_rng(seed).integers(0, count, (DRAWS, count))

@@ -191,14 +191,14 @@ def benchmark(
     subjects: Annotated[int | None, typer.Option(min=1, help="only the first so many")] = None,
 ) -> None:
     """Personalise a benchmark's subjects and score them between untuned base and true pictures; goes on where it stopped."""
-    from arbooth.benchmark import run_benchmark
+    from arbooth.benchmark import results_file, run_benchmark
     from arbooth.results import table
     from arbooth.settings import settings
 
     source = settings().project / "benchmarks" / name
-    measured = run_benchmark(source, study, subjects)
+    measured = {row["setting"]: row["metrics"] for row in run_benchmark(source, study, subjects)}
     typer.echo(table(measured, list(dict.fromkeys(metric for own in measured.values() for metric in own))))
-    typer.echo(f"wrote {_short(source / 'results' / f'{study}.json')}; sheets: {_short(source / 'runs')}")
+    typer.echo(f"wrote {_short(results_file(source, study, subjects))}; sheets: {_short(source / 'runs' / study)}")
 
 
 @app.command()

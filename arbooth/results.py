@@ -11,11 +11,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from arbooth.benchmark import CEILING, FLOOR
+import numpy as np
+
+from arbooth.benchmark import CEILING, FLOOR, draws
 from arbooth.data.files import read_json, whole_file
 from arbooth.errors import InputError
 
-BLOCK = re.compile(r"<!-- (table|plot) (\S+): (.+?) -->\n.*?<!-- end -->", re.DOTALL)
+OPENING = r"<!-- (table|plot) (\S+): (.+?) -->\n"
+BLOCK = re.compile(OPENING + r"((?:(?!<!-- ).)*?)<!-- end -->", re.DOTALL)
 
 
 def write_results(page: Path, results: Path) -> int:
@@ -36,7 +39,10 @@ def write_results(page: Path, results: Path) -> int:
         body = table(measured, metrics) if kind == "table" else _plot(page, study, measured, metrics)
         return f"<!-- {kind} {study}: {match[3]} -->\n{body}\n<!-- end -->"
 
-    text = BLOCK.sub(renewed, page.read_text(encoding="utf-8"))
+    before = page.read_text(encoding="utf-8")
+    if len(re.findall(OPENING, before)) != len(BLOCK.findall(before)):
+        raise InputError(f"{page} has a table or plot without its <!-- end -->")
+    text = BLOCK.sub(renewed, before)
     with whole_file(page) as part:
         part.write_text(text, encoding="utf-8")
     return count
@@ -48,17 +54,31 @@ def _measured(results: Path, study: str) -> dict[str, dict]:
         raise InputError(
             f"study {study!r} is not measured: run `arbooth benchmark {results.parent.name} --study {study}`"
         )
-    return read_json(path)
+    return {row["setting"]: row["metrics"] for row in read_json(path)}
 
 
 def value(measured: dict[str, dict], setting: str, metric: str) -> dict | None:
-    """Mean, low and high of one setting, or of its way from floor to ceiling; None where it has none."""
+    """Mean, low and high of one setting, or of its way from floor to ceiling; None where it has none.
+
+    The way's interval draws subjects for the setting and both anchors together.
+
+    Raises:
+        InputError: the way is asked of a metric that an anchor lacks, or where the anchors agree.
+    """
     name = metric.removeprefix("way ")
     own = measured[setting].get(name)
     if own is None or name == metric:
         return own
-    floor, ceiling = (measured[anchor][name]["mean"] for anchor in (FLOOR, CEILING))
-    return {key: (own[key] - floor) / (ceiling - floor) for key in ("mean", "low", "high")}
+    anchors = [measured[anchor].get(name) for anchor in (FLOOR, CEILING)]
+    if not all(anchors) or anchors[0]["mean"] == anchors[1]["mean"]:
+        raise InputError(f"there is no way in {name!r}: it needs a floor and a ceiling that differ")
+    subjects = list(own["subjects"])
+    mean, floor, ceiling = (np.array([part["subjects"][s] for s in subjects]) for part in (own, *anchors))
+    chosen = draws(len(subjects))
+    ways = (mean[chosen].mean(1) - floor[chosen].mean(1)) / (ceiling[chosen].mean(1) - floor[chosen].mean(1))
+    low, high = np.quantile(ways, (0.025, 0.975))
+    whole = (mean.mean() - floor.mean()) / (ceiling.mean() - floor.mean())
+    return {"mean": float(whole), "low": float(low), "high": float(high)}
 
 
 def table(measured: dict[str, dict], metrics: list[str]) -> str:
@@ -88,12 +108,13 @@ def _plot(page: Path, study: str, measured: dict[str, dict], metrics: list[str])
         if not all(own):
             raise InputError(f"study {study!r} has settings without the metric {metric!r}")
         means = [one["mean"] for one in own]
-        errors = [[one["mean"] - one["low"] for one in own], [one["high"] - one["mean"] for one in own]]
+        # A bootstrap's bounds may lie on one side of a skewed mean.
+        errors = [[max(0, one["mean"] - one["low"]) for one in own], [max(0, one["high"] - one["mean"]) for one in own]]
         axes.errorbar(range(len(own)), means, errors, marker="o", capsize=3, label=metric)
     axes.set_xticks(range(len(settings)), settings)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    image = page.with_suffix("") / f"{study}.png"
+    image = page.with_suffix("") / f"{study}-{'-'.join(re.sub('[^a-z]+', '-', m.lower()) for m in metrics)}.png"
     with whole_file(image) as part:
         figure.savefig(part, format="png", metadata={"Software": None})
     return f"![{study}: {', '.join(metrics)}]({page.stem}/{image.name})"

@@ -1,55 +1,90 @@
-"""Make the embedded base: python -m pretrain STEP [--work DIR] [--modules DIR].
+"""Make the embedded base: python -m pretrain STEP [--work DIR] [--modules DIR] [--go-on].
 
-Steps, in order: render, photos, tokenizer, transformer, encoders, pack, check. Each resumes after a kill.
+Steps, in order: render, photos, tokenizer, transformer, encoders, pack, check. Training steps resume after a kill.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from pretrain.ledger import logged
+from arbooth.errors import InputError
 
 HERE = Path(__file__).resolve().parent
 
 
+@dataclass(frozen=True)
+class Given:
+    """What every step is handed: the parameters, the folder of its files, npm's folder, and `--go-on`."""
+
+    params: DictConfig
+    work: Path
+    modules: Path
+    go_on: bool
+
+    @property
+    def bank(self) -> Path:
+        return self.work / "bank"
+
+    def needs(self, *names: str) -> list[Path]:
+        """Paths of files of earlier steps.
+
+        Raises:
+            InputError: one is not there.
+        """
+        for name in names:
+            if not (self.work / name).exists():
+                raise InputError(f"{self.work / name} is not there: run the steps before this one first")
+        return [self.work / name for name in names]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pretrain", description=__doc__.splitlines()[0])
-    parser.add_argument("step", choices=sorted(STEPS))
+    parser.add_argument("step", choices=list(STEPS))
     parser.add_argument("--work", type=Path, default=HERE / "work", help="folder of pictures and resume files")
     parser.add_argument("--modules", type=Path, default=HERE / "node_modules", help="where npm put the art")
+    parser.add_argument("--go-on", action="store_true", help="train on with other parameters or pictures")
     given = parser.parse_args()
-    STEPS[given.step](OmegaConf.load(HERE / "params.yaml"), given.work, given.modules)
+    try:
+        STEPS[given.step](Given(OmegaConf.load(HERE / "params.yaml"), given.work, given.modules, given.go_on))
+    except (InputError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
-def render(params, work: Path, modules: Path) -> None:
+def render(given: Given) -> None:
     from pretrain.render import render
 
-    render(modules, work / "bank", params.render.pictures, params.pixels, params.seed, os.cpu_count() or 1)
+    params = given.params
+    render(given.modules, given.bank, params.render.pictures, params.pixels, params.seed, os.cpu_count() or 1)
 
 
-def photos(params, work: Path, modules: Path) -> None:
+def photos(given: Given) -> None:
     from pretrain.render import crop_photos
 
-    crop_photos(work / "photos", work / "bank", params.render.photos, params.pixels, params.seed)
+    crop_photos(given.work / "photos", given.bank, given.params.render.photos, given.params.pixels, given.params.seed)
 
 
-def tokenizer(params, work: Path, modules: Path) -> None:
+def tokenizer(given: Given) -> None:
     import torch
 
+    from pretrain.ledger import key_of, logged
     from pretrain.pack import new_autoencoder, quantizer_of
     from pretrain.render import load, load_photos
     from pretrain.train_tokenizer import train
 
+    params, own, work = given.params, given.params.tokenizer, given.work
+    key = key_of(own, *given.needs("bank/pictures.npy", "bank/photos.npy"))
     torch.manual_seed(params.seed)
-    own, (pictures, _) = params.tokenizer, load(work / "bank")
-    with logged(work / "tokenizer.pt", own, work / "tokenizer.png", work / "photos.png") as ledger:
+    with logged(work / "tokenizer.pt", own, key, given.go_on, work / "tokenizer.png", work / "photos.png") as ledger:
         train(
-            pictures,
-            load_photos(work / "bank"),
+            load(given.bank)[0],
+            load_photos(given.bank),
             new_autoencoder(params),
             quantizer_of(params),
             work,
@@ -63,25 +98,28 @@ def tokenizer(params, work: Path, modules: Path) -> None:
         )
 
 
-def transformer(params, work: Path, modules: Path) -> None:
+def transformer(given: Given) -> None:
     import numpy as np
 
-    from arbooth.data.files import sha256
     from arbooth.model.quantizer import SelfCorrection
-    from pretrain.art import CLASSES
+    from pretrain.ledger import key_of, logged
     from pretrain.pack import load_autoencoder, quantizer_of, transformer_config
     from pretrain.render import load
     from pretrain.train_transformer import encode_pictures, new_networks, train
+    from pretrain.words import word_list
 
-    own, (pictures, views) = params.transformer, load(work / "bank")
+    params, own, work = given.params, given.params.transformer, given.work
+    inputs = given.needs("tokenizer.pt", "bank/pictures.npy", "bank/views.json")
+    key = key_of(own, *inputs, words=word_list())
+    pictures, views = load(given.bank)
     net, quantizer = load_autoencoder(params, work), quantizer_of(params)
-    known = list(CLASSES)[: own.classes]
+    known = nouns(params)
     chosen = np.array([i for i, view in enumerate(views) if view.drawing.noun in known])
-    key = f"{sha256(work / 'tokenizer.pt')} {known}"
-    features = encode_pictures(net, pictures, chosen, work / "features.pt", key)
-    with logged(work / "transformer.pt", own, work / "transformer.png") as ledger:
+    with logged(work / "transformer.pt", own, key, given.go_on, work / "transformer.png") as ledger:
         train(
-            features,
+            encode_pictures(
+                net, pictures, chosen, work / "features.pt", key_of(given.params.tokenizer, *inputs, words=known)
+            ),
             [views[i] for i in chosen],
             quantizer,
             net,
@@ -98,15 +136,24 @@ def transformer(params, work: Path, modules: Path) -> None:
         )
 
 
-def encoders(params, work: Path, modules: Path) -> None:
+def nouns(params: DictConfig) -> list[str]:
+    """The classes that the transformer is trained on: the first so many of the world's table."""
+    from pretrain.art import CLASSES
+
+    return list(CLASSES)[: params.transformer.classes]
+
+
+def encoders(given: Given) -> None:
+    from pretrain.ledger import key_of, logged
     from pretrain.render import load
     from pretrain.train_encoders import train
+    from pretrain.words import word_list
 
-    own, (pictures, views) = params.encoders, load(work / "bank")
-    with logged(work / "encoders.pt", own) as ledger:
+    params, own, work = given.params, given.params.encoders, given.work
+    key = key_of(own, *given.needs("bank/pictures.npy", "bank/views.json"), words=word_list())
+    with logged(work / "encoders.pt", own, key, given.go_on) as ledger:
         train(
-            pictures,
-            views,
+            *load(given.bank),
             work,
             steps=own.steps,
             decay=own.decay,
@@ -117,16 +164,17 @@ def encoders(params, work: Path, modules: Path) -> None:
         )
 
 
-def pack(params, work: Path, modules: Path) -> None:
+def pack(given: Given) -> None:
     from pretrain.pack import pack
 
-    pack(params, work, modules)
+    given.needs("tokenizer.pt", "transformer.pt", "encoders.pt")
+    pack(given.params, given.work, given.modules)
 
 
-def check(params, work: Path, modules: Path) -> None:
+def check(given: Given) -> None:
     from pretrain.check import check
 
-    check(work, params.transformer.classes, params.check.pictures, params.seed)
+    check(given.work, nouns(given.params), given.params.check.pictures, given.params.seed, given.modules)
 
 
 STEPS = {

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from arbooth.data.bases import EMBEDDED, load_base
 from arbooth.data.files import write_json
 from arbooth.metrics.judge import load_judge
 from arbooth.painter import Painter
 from arbooth.progress import track
-from pretrain.art import ACCESSORIES, CLASSES
+from pretrain.art import ACCESSORIES, CLASSES, Art
 from pretrain.scenes import SCENES
-from pretrain.world import COLOURS
+from pretrain.train_tokenizer import evaluate, to_pixels
+from pretrain.world import COLOURS, World
+
+UNSEEN = 128  # pictures of the world that the tokenizer is measured on
 
 
-def check(out: Path, classes: int, pictures: int, seed: int) -> dict[str, float]:
-    """Paint `pictures` of random views, write a sheet and the shares of right answers to `out`, print them.
+def check(out: Path, nouns: list[str], pictures: int, seed: int, modules: Path | None = None) -> dict[str, float]:
+    """Paint `pictures` of random views, write a sheet and what is right to `out/check.*`, print it.
 
-    Half of the prompts name a colour, a third an accessory; all name class and scene, in wordings
-    that no training caption has.
+    Half of the prompts name a colour, a third an accessory; all name class and scene, in a wording
+    that no training caption has. The tokenizer is measured too: in dB, on pictures of the world that
+    nothing was trained on (where `modules` holds the art) and on photographs in `out/unseen` (where there are any).
     """
     painter, judge = Painter(load_base("embedded", out, out)), load_judge(EMBEDDED)
     rng = np.random.default_rng([seed, 7])
     right, tiles = defaultdict(list), []
-    asked = [_asked(rng, list(CLASSES)[:classes]) for _ in range(pictures)]
+    asked = [_asked(rng, nouns) for _ in range(pictures)]
     prompts = [(_prompt(views), index) for index, views in enumerate(asked)]
     painted = painter.paint(prompts, seed, painter.sampling(), progress=lambda x: track(x, "painting", pictures))
     for wanted, painting in zip(asked, painted):
@@ -42,10 +47,25 @@ def check(out: Path, classes: int, pictures: int, seed: int) -> dict[str, float]
     wide = 16
     rows = [np.concatenate(tiles[i : i + wide], 1) for i in range(0, len(tiles) - wide + 1, wide)]
     Image.fromarray(np.concatenate(rows[:16])).save(out / "check.png")
-    write_json(out / "check.json", shares)
     for question, share in shares.items():
         print(f"{question:24} {share:6.1%} of {len(right[question])}")
+    for name, real in _unseen(out, modules, seed):
+        shares[f"psnr_{name}"] = round(evaluate(painter.autoencoder, painter.quantizer, to_pixels(real)), 2)
+        print(f"{name:24} {shares[f'psnr_{name}']:.2f} dB of {len(real)}")
+    write_json(out / "check.json", shares)
     return shares
+
+
+def _unseen(out: Path, modules: Path | None, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    if modules is not None and modules.is_dir():
+        art = Art(modules)
+        world = World(art.drawings(CLASSES), art.drawings(ACCESSORIES))
+        rng = np.random.default_rng([seed, 8])
+        yield "world", np.stack([np.asarray(world.render(rng, world.view(rng))) for _ in range(UNSEEN)])
+    photos = sorted(p for p in (out / "unseen").rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if photos:
+        opened = (ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path in photos)
+        yield "photos", np.stack([np.asarray(ImageOps.fit(photo, (64, 64), Image.LANCZOS)) for photo in opened])
 
 
 def _asked(rng: np.random.Generator, nouns: list[str]) -> dict[str, str]:

@@ -18,8 +18,7 @@ WARMUP = 100
 class Muon(torch.optim.Optimizer):
     """Momentum whose step is the nearest orthogonal matrix, by a Newton-Schulz iteration (Jordan et al., 2024).
 
-    On the embedded networks it needs several times fewer samples than AdamW. PyTorch's own takes
-    matrices only and iterates in bfloat16, which is slow on most CPUs; this one takes
+    PyTorch's own takes matrices only and iterates in bfloat16, which is slow on most CPUs; this one takes
     convolutions as well (kernels flattened to rows) and stays in float32.
     """
 

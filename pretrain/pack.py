@@ -84,7 +84,7 @@ def pack(params, work: Path, modules: Path, out: Path = EMBEDDED) -> None:
         part = {k: v.half() for k, v in _part(metric, f"{name}.").items()}
         write_tensors(out / f"{name}.safetensors", part, {})
     encoders = EmbeddedEncoders(word_list())
-    encoders.load_state_dict(_part(metric, "encoders."))
+    encoders.load_state_dict({k: v.half().float() for k, v in _part(metric, "encoders.").items()})
     drawn, features = features_of_drawings(encoders.eval(), Art(modules))
     write_tensors(out / "drawings.safetensors", {"features": features}, {"names": "\n".join(drawn)})
     write_json(out / "encoders.json", {"words": word_list(), "labels": labels()})

@@ -30,6 +30,8 @@ def render(modules: Path, out: Path, count: int, pixels: int, seed: int, workers
             pictures[job[3] : job[3] + job[4]] = block
             views.extend(shown)
     pictures.flush()
+    # Without the pictures of before, so that a kill in between leaves a bank that is refused.
+    (out / "pictures.npy").unlink(missing_ok=True)
     write_json(out / "views.json", views)
     part.rename(out / "pictures.npy")
 
@@ -47,6 +49,7 @@ def load_photos(folder: Path) -> np.ndarray:
 
 def crop_photos(folder: Path, out: Path, count: int, pixels: int, seed: int) -> None:
     """Write `photos.npy` [count,pixels,pixels,3] uint8: random crops of the photographs in `folder`."""
+    out.mkdir(parents=True, exist_ok=True)
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not paths:
         raise InputError(f"{folder} holds no photographs (.jpg or .png)")

@@ -12,7 +12,7 @@ from arbooth.benchmark import asked
 from arbooth.data.files import read_json, write_json
 from pretrain.art import ACCESSORIES, HELD_OUT, Art, Drawing
 from pretrain.train_encoders import labels
-from pretrain.world import View, World
+from pretrain.world import FREE, View, World
 
 PHOTOS = (
     "on the grass",
@@ -50,7 +50,7 @@ def hold_back(
     drawing: Drawing, accessories: dict[str, list[Drawing]], prompts: list[str], out: Path, seed: int
 ) -> None:
     """What a perfect painter would make of every prompt: the ceiling of a benchmark."""
-    world = World({drawing.noun: [drawing]}, accessories, 64)
+    world = World({drawing.noun: [drawing]}, accessories, 64, FREE)
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     for index, template in enumerate(prompts):
@@ -63,7 +63,7 @@ def hold_back(
 
 def photograph(drawing: Drawing, scenes: tuple[str, ...], out: Path, pixels: int, seed: int) -> None:
     """One photo of a drawing a scene."""
-    world = World({drawing.noun: [drawing]}, {}, pixels)
+    world = World({drawing.noun: [drawing]}, {}, pixels, FREE)
     out.mkdir(parents=True, exist_ok=True)
     for index, scene in enumerate(scenes):
         picture = world.render(np.random.default_rng([seed, index]), View(drawing, scene))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from arbooth.benchmark import asked, interval, prepare, run_benchmark, summed
+from arbooth.benchmark import _defaults, _settings, asked, interval, paint_floor, prepare, run_benchmark, summed
 from arbooth.data.bases import EMBEDDED
 from arbooth.errors import InputError
 from arbooth.metrics.judge import load_judge
@@ -38,18 +38,23 @@ def test_every_prompt_of_the_benchmark_asks_for_a_place():
     assert list(drawings) == list(params.subjects) and len(drawings) >= 12
     for name in drawings:
         assert len(list((MINI / "photos" / name).iterdir())) == 8
-        assert len(json.loads((MINI / "held" / name / "index.json").read_text())) == 31
+        noun = params.subjects[name]["class"]
+        answered = [row["prompt"] for row in json.loads((MINI / "held" / name / "index.json").read_text())]
+        assert answered == [p.replace("{subject}", f"<S*> {noun}") for p in prompts]
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
-    rng, hits = np.random.default_rng(0), 0
-    for trial in range(120):
-        subjects = rng.normal(0.5, 0.2, 14)
-        values = [list(rng.normal(own, 0.1, 20)) for own in subjects]
-        mean, low, high = interval(values, draws=400, seed=trial)
-        assert low <= mean <= high
+@pytest.mark.parametrize("between, within", [(0.2, 0.1), (0.0, 0.5)])
+def test_intervals_hold_the_truth_about_as_often_as_they_say(between, within):
+    rng, hits, widths = np.random.default_rng(0), 0, []
+    for trial in range(200):
+        subjects = rng.normal(0.5, between, 16)
+        mean, low, high = interval([list(rng.normal(own, within, 20)) for own in subjects], seed=trial)
+        assert low < mean < high
         hits += low <= 0.5 <= high
-    assert 0.86 <= hits / 120 <= 1.0
+        widths.append(high - low)
+    assert 0.85 <= hits / 200 <= 0.98
+    wanted = 2 * 1.96 * ((between**2 + within**2 / 20) / 16) ** 0.5
+    assert 0.8 * wanted < np.mean(widths) < 1.1 * wanted
 
 
 def test_equal_values_have_no_interval():
@@ -70,6 +75,9 @@ def copy_benchmark(project, **more):
     params.prompt_sets.mini = ["a {subject} in the snow", "a red {subject} on the grass"]
     params.generate.images_per_prompt, params.generate.class_images = 1, 2
     OmegaConf.save(params, folder / "params.yaml")
+    for index in folder.glob("held/*/index.json"):
+        kept = [row for row in json.loads(index.read_text()) if row["file"] in ("00.png", "22.png")]
+        index.write_text(json.dumps(kept))
     OmegaConf.save({"default": {"arbooth": {"photos": 2}}, **more}, folder / "studies.yaml")
     return folder
 
@@ -86,8 +94,37 @@ def test_a_setting_is_a_project_with_the_shipped_defaults(project):
         prepare(source, folder, {"finetune.stepz": 7})
 
 
+def test_a_setting_prepared_again_holds_what_it_says(project):
+    source = copy_benchmark(project)
+    folder = source / "runs" / "default" / "arbooth"
+    prepare(source, folder, {"photos": 5}, subjects=1)
+    (folder / "bases").unlink()
+    (folder / "bases").symlink_to(project / "nowhere")
+    prepare(source, folder, {"photos": 3}, subjects=1)
+    assert len(list((folder / "photos" / "black-cat").iterdir())) == 3
+    assert (folder / "bases" / "embedded.json").is_file()
+    assert "__pycache__" in (folder / ".dvcignore").read_text()
+
+
+def test_the_floor_is_painted_anew_when_what_it_answers_changes(project):
+    source = copy_benchmark(project)
+    params = _defaults(source, 1)
+    folder = source / "runs" / "floor" / "cat"
+    paint_floor(params, "black-cat", folder)
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    stamp = (folder / "0000.png").stat().st_mtime_ns
+    paint_floor(params, "black-cat", folder)
+    assert (folder / "0000.png").stat().st_mtime_ns == stamp
+    paint_floor(params.model_copy(update={"seed": 5}), "black-cat", folder)
+    after = {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert before.keys() == after.keys() and before["0000.png"] != after["0000.png"]
+
+
 def test_what_is_not_there_is_named(project):
-    source = copy_benchmark(project, **{"odd": {"floor": {}}})
+    source = copy_benchmark(project, **{"odd": {"floor": {}}, "empty": {}, "plain": {"arbooth": None, 100: {}}})
+    assert _settings(source, "plain") == {"arbooth": {}, "100": {}}
+    with pytest.raises(InputError, match="names no setting"):
+        run_benchmark(source, "empty")
     with pytest.raises(InputError, match="no study 'other'.*known: default, odd"):
         run_benchmark(source, "other")
     with pytest.raises(InputError, match="can't be named 'floor'"):
@@ -100,8 +137,9 @@ def test_what_is_not_there_is_named(project):
 def test_a_small_benchmark_runs_once_and_then_only_reads(project):
     source = copy_benchmark(project)
     first = arbooth("benchmark", "mini", "--subjects", "2", cwd=project).stdout
-    results = json.loads((source / "results" / "default.json").read_text())
-    assert set(results) == {"arbooth", "floor", "ceiling"}
+    rows = json.loads((source / "results" / "default-first-2.json").read_text())
+    assert [row["setting"] for row in rows] == ["arbooth", "floor", "ceiling"]
+    results = {row["setting"]: row["metrics"] for row in rows}
     assert set(results["arbooth"]["I_embedded"]["subjects"]) == {"black-cat", "guide-dog"}
     assert {"identity", "scene", "colour", "drift", "PRES_embedded", "seconds_per_image"} <= set(results["arbooth"])
     # True pictures are told from all other drawings, and are nearer to the photos than what an untuned base paints.
@@ -109,4 +147,4 @@ def test_a_small_benchmark_runs_once_and_then_only_reads(project):
     assert results["ceiling"]["I_embedded"]["mean"] > results["floor"]["I_embedded"]["mean"]
     again = arbooth("benchmark", "mini", "--subjects", "2", cwd=project).stdout
     assert "Running stage" in first and "Running stage" not in again
-    assert json.loads((source / "results" / "default.json").read_text()) == results
+    assert json.loads((source / "results" / "default-first-2.json").read_text()) == rows

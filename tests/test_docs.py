@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from arbooth.cli import app, bases, subjects
+from arbooth.cli import analyses, app, bases, subjects
 from arbooth.params import load_params
 from tests.conftest import ROOT
 
@@ -14,7 +14,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "pret
 def known_commands():
     name = lambda c: c.name or c.callback.__name__.replace("_", "-")  # noqa: E731
     own = {(name(c),) for c in app.registered_commands}
-    for group, sub in (("subject", subjects), ("base", bases)):
+    for group, sub in (("subject", subjects), ("base", bases), ("analyze", analyses)):
         own |= {(group, name(c)) for c in sub.registered_commands}
     return own
 

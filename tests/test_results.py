@@ -1,52 +1,65 @@
 """The results page: blocks are renewed from measured files, prose stays."""
 
-import json
-
 import pytest
 
+from arbooth.data.files import write_json
 from arbooth.errors import InputError
 from arbooth.results import value, write_results
 
 
 def number(mean):
-    return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "subjects": {}}
+    return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "subjects": {"a": mean - 0.1, "b": mean + 0.1}}
+
+
+MEASURED = {
+    "naive": {"identity": number(0.5), "drift": number(0.9)},
+    "arbooth": {"identity": number(0.8), "drift": number(0.1)},
+    "floor": {"identity": number(0.2)},
+    "ceiling": {"identity": number(0.9)},
+}
 
 
 @pytest.fixture
 def page(tmp_path):
-    (tmp_path / "results").mkdir()
-    measured = {
-        "naive": {"identity": number(0.5), "drift": number(0.9)},
-        "arbooth": {"identity": number(0.8), "drift": number(0.1)},
-        "floor": {"identity": number(0.2)},
-        "ceiling": {"identity": number(0.9)},
-    }
-    (tmp_path / "results" / "methods.json").write_text(json.dumps(measured))
+    rows = [{"setting": name, "metrics": metrics} for name, metrics in MEASURED.items()]
+    write_json(tmp_path / "results" / "methods.json", rows)
     page = tmp_path / "results.md"
     page.write_text(
         "# Prose\n<!-- table methods: way identity, drift -->\nold\n<!-- end -->\nmore\n"
-        "<!-- plot methods: identity, drift -->\n<!-- end -->\nlast\n"
+        "<!-- plot methods: identity -->\n<!-- end -->\n<!-- plot methods: drift -->\n<!-- end -->\nlast\n"
     )
     return page
 
 
 def test_blocks_are_renewed_and_prose_stays(page):
-    assert write_results(page, page.parent / "results") == 2
+    assert write_results(page, page.parent / "results") == 3
     text = page.read_text()
     assert text.startswith("# Prose\n") and "\nmore\n" in text and text.endswith("last\n") and "old" not in text
-    assert "| naive | 0.429 (0.286 to 0.571) | 0.900 (0.800 to 1.000) |" in text
-    assert "| ceiling | 1.000 (0.857 to 1.143) |  |" in text
-    assert "![methods: identity, drift](results/methods.png)" in text
-    assert (page.parent / "results" / "methods.png").read_bytes()[:4] == b"\x89PNG"
+    assert text.index("| naive | 0.429 (") < text.index("| arbooth | 0.857 (") < text.index("| ceiling | 1.000 (")
+    assert "0.900 (0.800 to 1.000) |" in text
+    for metric in ("identity", "drift"):
+        assert f"![methods: {metric}](results/methods-{metric}.png)" in text
+        assert (page.parent / "results" / f"methods-{metric}.png").read_bytes()[:4] == b"\x89PNG"
     write_results(page, page.parent / "results")
     assert page.read_text() == text
 
 
 def test_the_way_from_floor_to_ceiling():
-    measured = {"x": {"m": number(0.6)}, "floor": {"m": number(0.2)}, "ceiling": {"m": number(1.0)}}
-    assert value(measured, "x", "way m")["mean"] == pytest.approx(0.5)
-    assert value(measured, "x", "m") == number(0.6)
-    assert value(measured, "x", "other") is None
+    way = value(MEASURED, "arbooth", "way identity")
+    assert way["mean"] == pytest.approx(6 / 7)
+    assert way["low"] <= way["mean"] <= way["high"]
+    assert value(MEASURED, "arbooth", "identity") == number(0.8)
+    assert value(MEASURED, "floor", "drift") is None
+    with pytest.raises(InputError, match="no way in 'drift'"):
+        value(MEASURED, "naive", "way drift")
+
+
+def test_a_block_without_its_end_is_refused_and_nothing_is_lost(page):
+    page.write_text(page.read_text().replace("old\n<!-- end -->\n", ""))
+    before = page.read_text()
+    with pytest.raises(InputError, match="without its"):
+        write_results(page, page.parent / "results")
+    assert page.read_text() == before
 
 
 def test_what_was_not_measured_is_named(page):

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from arbooth.data.caches import open_tensors
+from arbooth.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,12 @@ class Drawings:
 
         Args:
             own: the subject's own drawing, which its photos stand for; None where it has none.
+
+        Raises:
+            InputError: no drawing of that name.
         """
+        if own is not None and own not in self.names:
+            raise InputError(f"no drawing {own!r} in the embedded base's table: pack the base anew, or mend the name")
         others = self.features[[i for i, name in enumerate(self.names) if name != own]]
         subject = F.normalize(photos_PF.mean(0), dim=0)
         return (pictures_NF @ subject > (pictures_NF @ others.T).amax(1)).tolist()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from arbooth.data.checkpoints import read_weights
 from arbooth.data.files import read_json
+from arbooth.errors import InputError
 from arbooth.metrics.embedded import WIDTH, ConvTower, sized
 
 
@@ -45,6 +46,9 @@ def load_judge(embedded: Path) -> Judge:
     Raises:
         InputError: its files are missing or broken.
     """
-    judge = Judge(read_json(embedded / "encoders.json")["labels"])
-    judge.load_state_dict({k: v.float() for k, v in read_weights(embedded / "judge.safetensors").items()})
+    try:
+        judge = Judge(read_json(embedded / "encoders.json")["labels"])
+        judge.load_state_dict({k: v.float() for k, v in read_weights(embedded / "judge.safetensors").items()})
+    except (OSError, KeyError, RuntimeError) as error:
+        raise InputError(f"{embedded} holds no judge ({str(error).splitlines()[0]}): install arbooth anew") from None
     return judge.eval().requires_grad_(False)

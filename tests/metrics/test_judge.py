@@ -3,6 +3,7 @@ import torch
 
 from arbooth.data.bases import EMBEDDED
 from arbooth.data.files import read_json
+from arbooth.errors import InputError
 from arbooth.metrics.judge import Judge, load_judge
 
 
@@ -22,5 +23,8 @@ def test_the_packed_judge_tells_scenes_apart():
     white = torch.full((1, 3, 64, 64), 0.97)
     assert load_judge(EMBEDDED).answers(white)[0]["scene"] == "on a white background"
     assert set(read_json(EMBEDDED / "encoders.json")["labels"]) == {"class", "scene", "colour", "accessory"}
-    with pytest.raises(Exception, match="is not there|no such|missing|No such"):
-        load_judge(EMBEDDED / "nowhere")
+
+
+def test_a_missing_judge_is_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="holds no judge"):
+        load_judge(tmp_path)

@@ -75,24 +75,3 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch):
 def test_steps_may_grow(tmp_path):
     trained(tmp_path / "a.pt", 20, 60)
     assert checkpoint.load(tmp_path / "a.pt")["step"] == 60
-
-
-def test_a_training_is_one_mlflow_run_through_a_kill(tmp_path):
-    from mlflow import MlflowClient
-
-    from pretrain.ledger import logged
-
-    path = tmp_path / "net.pt"
-    with pytest.raises(KeyboardInterrupt), logged(path, {"rate": 0.1}) as ledger:
-        net, steppers, loss_at = problem()
-        run(net, steppers, loss_at, path, steps=20, decay=10, batch=32, save_every=10, ledger=ledger)
-        raise KeyboardInterrupt
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    assert client.get_run(ledger.run).info.status == "KILLED"
-    with logged(path, {"rate": 0.1}) as again:
-        net, steppers, loss_at = problem()
-        run(net, steppers, loss_at, path, steps=40, decay=10, batch=32, save_every=10, ledger=again)
-    assert again.run == ledger.run
-    assert [m.step for m in client.get_metric_history(again.run, "loss")] == [10, 20, 30, 40]
-    kept = client.get_run(again.run)
-    assert kept.info.status == "FINISHED" and kept.data.params == {"rate": "0.1"}

@@ -1,31 +1,70 @@
-"""The recipe as a DVC project: every step is a stage, and what a stage names exists."""
+"""The recipe as a DVC project: every step is a stage, and DVC sees all that it reads."""
 
+import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 from omegaconf import OmegaConf
 
-from pretrain.__main__ import STEPS
+from pretrain.__main__ import STEPS, nouns
+from tests.conftest import ROOT
 
-HERE = Path(__file__).resolve().parents[2] / "pretrain"
+HERE = ROOT / "pretrain"
+STAGES = OmegaConf.to_container(OmegaConf.load(HERE / "dvc.yaml"))["stages"]
+# Which file does a step's work, and what may change without changing what comes out.
+MODULES = {name: f"train_{name}" for name in ("tokenizer", "transformer", "encoders")} | {"photos": "render"}
+HARMLESS = {"ledger", "checkpoint"}
+
+
+def imported(module: str) -> set[str]:
+    """Modules of the recipe that one of them needs, itself included."""
+    todo, seen = [module], set()
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for node in ast.walk(ast.parse((HERE / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pretrain"):
+                own = node.module.partition(".")[2]
+                todo += [own] if own else [alias.name for alias in node.names]
+    return seen - HARMLESS
 
 
 def test_every_step_is_a_stage_in_the_same_order():
-    stages = OmegaConf.to_container(OmegaConf.load(HERE / "dvc.yaml"))["stages"]
-    assert list(stages) == list(STEPS)
-    made = {next(iter(out)) for stage in stages.values() for out in stage.get("outs", [])}
-    for name, stage in stages.items():
+    assert list(STAGES) == list(STEPS)
+    made = {next(iter(out)) for stage in STAGES.values() for out in stage.get("outs", [])}
+    for name, stage in STAGES.items():
         assert stage["cmd"].endswith(f"python -m pretrain {name}")
         for dep in stage["deps"]:
             assert dep in made or dep == "work/photos" or (HERE / dep).exists(), (name, dep)
 
 
+@pytest.mark.parametrize("name", STEPS)
+def test_a_stage_depends_on_the_code_that_it_runs(name):
+    own = {Path(dep).stem for dep in STAGES[name]["deps"] if "/" not in dep and dep.endswith(".py")}
+    assert own == imported(MODULES.get(name, name))
+
+
 def test_every_parameter_of_a_stage_is_in_params():
-    params, stages = OmegaConf.load(HERE / "params.yaml"), OmegaConf.load(HERE / "dvc.yaml").stages
-    for name, stage in stages.items():
+    params = OmegaConf.load(HERE / "params.yaml")
+    for name, stage in STAGES.items():
         for key in stage.get("params", []):
             assert OmegaConf.select(params, key) is not None, (name, key)
 
 
-def test_the_readme_names_every_step():
-    assert set(STEPS) <= set(re.findall(r"python -m pretrain (\w+)", (HERE / "README.md").read_text()))
+def test_the_readme_names_every_step_and_class():
+    text = (HERE / "README.md").read_text()
+    assert set(STEPS) <= set(re.findall(r"python -m pretrain (\w+)", text))
+    for noun in nouns(OmegaConf.load(HERE / "params.yaml")):
+        assert noun in text, noun
+
+
+@pytest.mark.parametrize("step, missing", [("tokenizer", "pictures.npy"), ("transformer", "tokenizer.pt")])
+def test_a_step_before_its_time_says_what_is_missing(tmp_path, step, missing):
+    command = [sys.executable, "-m", "pretrain", step, "--work", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and missing in done.stderr and "Traceback" not in done.stderr
