@@ -159,7 +159,7 @@ def summary() -> None:
 
 @app.command()
 def doctor() -> None:
-    """Say what is there (devices, weights, tools, versions) and what to do about what isn't."""
+    """Say what is there, and what to do about what isn't."""
     from arbooth.doctor import diagnose
 
     rows = diagnose()
@@ -177,7 +177,7 @@ def bench(
     batch: Annotated[int, typer.Option(min=1, help="subject photos a step")] = 2,
     json: Annotated[Path | None, typer.Option(help="also write the numbers to this file")] = None,
 ) -> None:
-    """Time an image, a training step from caches, and one done the published way, side by side."""
+    """Time an image, and a training step both ways."""
     from arbooth.bench import report
 
     for line in report(steps, batch, json):
@@ -190,7 +190,7 @@ def benchmark(
     study: Annotated[str, typer.Option(help="an entry of its studies.yaml")] = "default",
     subjects: Annotated[int | None, typer.Option(min=1, help="only the first so many")] = None,
 ) -> None:
-    """Personalise a benchmark's subjects and score them between untuned base and true pictures; goes on where it stopped."""
+    """Personalise and score a benchmark's subjects."""
     from arbooth.benchmark import results_file, run_benchmark
     from arbooth.results import table
     from arbooth.settings import settings
@@ -206,7 +206,7 @@ def results(
     name: Annotated[str, typer.Argument(help="a folder of benchmarks/, say mini")] = "mini",
     page: Annotated[Path, typer.Option(help="the page whose tables and plots are renewed")] = Path("docs/results.md"),
 ) -> None:
-    """Renew the tables and plots of the results page from what `arbooth benchmark` measured."""
+    """Renew the results page from what was measured."""
     from arbooth.results import write_results
     from arbooth.settings import settings
 
@@ -219,7 +219,7 @@ def analyze_layers(
     subject: Annotated[str, typer.Argument(help="of params.yaml, tokenized by `dvc repro`")],
     out: Annotated[Path | None, typer.Option(help="folder [outputs/SUBJECT]")] = None,
 ) -> None:
-    """Tune every layer on a subject and measure how far each kind moves."""
+    """Tune every layer: how far does each kind move?"""
     from arbooth.analysis import layer_changes, plot_layers, write_table
 
     _analyze(layer_changes, plot_layers, write_table, subject, out, "layers")
@@ -230,7 +230,7 @@ def analyze_scales(
     subject: Annotated[str, typer.Argument(help="of params.yaml, tokenized by `dvc repro`")],
     out: Annotated[Path | None, typer.Option(help="folder [outputs/SUBJECT]")] = None,
 ) -> None:
-    """Replace the bits of one scale after another and measure what is left of the subject."""
+    """Replace the bits of a scale: what is left?"""
     from arbooth.analysis import plot_scales, scale_changes, write_table
 
     _analyze(scale_changes, plot_scales, write_table, subject, out, "scales")

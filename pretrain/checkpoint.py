@@ -15,4 +15,4 @@ def save(path: Path, **state) -> None:
 
 
 def load(path: Path) -> dict | None:
-    return torch.load(path, weights_only=True) if path.exists() else None
+    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None

@@ -90,7 +90,8 @@ def run(
         net.load_state_dict(state["net"])
         for stepper, saved in zip(steppers, state["optimizers"]):
             stepper.load_state_dict(saved)
-        mean, first = state["average"], state["step"]
+        mean = {name: value.to(mean[name].device) for name, value in state["average"].items()}
+        first = state["step"]
     started, loss_mean = time.time(), None
     for step in range(first, steps):
         factor = min(1, (step + 1) / WARMUP, (steps - step) / max(1, decay))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from arbooth.metrics.embedded import EmbeddedEncoders
 from arbooth.metrics.judge import Judge
+from arbooth.settings import torch_device
 from pretrain.art import ACCESSORIES, CLASSES
 from pretrain.ledger import Ledger
 from pretrain.optimize import optimizers, run
@@ -77,21 +78,24 @@ def train(
     """Train or go on training; the resume file lies in `folder`."""
     torch.manual_seed(seed)
     numbers = {name: i for i, name in enumerate(sorted({identity(v) for v in views}))}
-    net = Trained(len(numbers))
-    subjects = torch.tensor([numbers[identity(v)] for v in views])
-    answers = {q: torch.tensor([own.index(shown(v)[q]) for v in views]) for q, own in net.judge.labels.items()}
+    device = torch_device()
+    net = Trained(len(numbers)).to(device)
+    subjects = torch.tensor([numbers[identity(v)] for v in views]).to(device)
+    answers = {
+        q: torch.tensor([own.index(shown(v)[q]) for v in views]).to(device) for q, own in net.judge.labels.items()
+    }
     right: dict[str, float] = {}
 
     def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
         chosen = np.sort(rng.integers(0, len(views), batch))
-        pixels = _varied(rng, torch.from_numpy(pictures[chosen]).permute(0, 3, 1, 2).float() / 255)
+        pixels = _varied(rng, torch.from_numpy(pictures[chosen]).permute(0, 3, 1, 2).float() / 255).to(device)
         features = F.normalize(net.encoders.subject(pixels)[1], dim=-1)
         which = 16 * features @ F.normalize(net.centres, dim=-1).T
         subject_loss = F.cross_entropy(which, subjects[chosen])
         image = F.normalize(net.encoders.joint(pixels)[1], dim=-1)
         text = F.normalize(net.encoders.words([caption(rng, views[i]) for i in chosen]), dim=-1)
-        match, own = net.sharpness.exp().clamp(max=50) * image @ text.T, torch.arange(batch)
+        match, own = net.sharpness.exp().clamp(max=50) * image @ text.T, torch.arange(batch, device=device)
         joint_loss = (F.cross_entropy(match, own) + F.cross_entropy(match.T, own)) / 2
         said = net.judge(pixels)
         judge_loss = sum(F.cross_entropy(said[q], answers[q][chosen]) for q in said)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from arbooth.model.autoencoder import Autoencoder, to_uint8
 from arbooth.model.quantizer import Quantizer
+from arbooth.settings import torch_device
 from pretrain.ledger import Ledger
 from pretrain.optimize import optimizers, run
 
@@ -68,15 +69,16 @@ def train(
         photos: photographs of anything, likewise, so that a user's own survive.
         photo_share: how much of a batch they are.
     """
-    net.to(memory_format=torch.channels_last)
-    held, real = to_pixels(np.array(pictures[:64])), to_pixels(np.array(photos[:64]))
+    device = torch_device()
+    net.to(device, memory_format=torch.channels_last)
+    held, real = (to_pixels(np.array(bank[:64])).to(device) for bank in (pictures, photos))
     from_photos = round(batch * photo_share)
 
     def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
         drawn = pictures[np.sort(rng.integers(64, len(pictures), batch - from_photos))]
         pixels = to_pixels(np.concatenate([drawn, photos[np.sort(rng.integers(64, len(photos), from_photos))]]))
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        pixels = pixels.to(device, memory_format=torch.channels_last)
         features = net.encode(pixels)
         codes, usage = quantize(quantizer, features)
         commit = (features - codes.detach()).pow(2).mean() * quantizer.bits
@@ -108,7 +110,7 @@ def evaluate(net: Autoencoder, quantizer: Quantizer, real: Tensor, sheet: Path |
     made = net.decode(codes)
     if sheet is not None:
         rows = torch.cat([real[:12], made[:12]])
-        tiles = to_uint8(rows).numpy().reshape(2, 12, *rows.shape[2:], 3)
+        tiles = to_uint8(rows).cpu().numpy().reshape(2, 12, *rows.shape[2:], 3)
         Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in tiles])).save(sheet)
     error = ((made - real) / 2).pow(2).mean((1, 2, 3))
     return float((-10 * error.log10()).mean())

@@ -18,6 +18,7 @@ from arbooth.model.schedule import Schedule
 from arbooth.model.text import TextEncoder
 from arbooth.model.transformer import Text, Transformer, TransformerConfig
 from arbooth.progress import track
+from arbooth.settings import torch_device
 from pretrain import checkpoint
 from pretrain.ledger import Ledger
 from pretrain.optimize import optimizers, run
@@ -50,8 +51,11 @@ def encode_pictures(net: Autoencoder, pictures: np.ndarray, chosen: np.ndarray, 
     kept = checkpoint.load(cache)
     if kept and kept["key"] == key:
         return kept["features"]
-    parts = np.array_split(chosen, max(1, len(chosen) // 256))
-    made = [net.encode(to_pixels(pictures[part])).half() for part in track(parts, "encoding", len(parts))]
+    parts, device = np.array_split(chosen, max(1, len(chosen) // 256)), torch_device()
+    net.to(device)
+    made = [
+        net.encode(to_pixels(pictures[part]).to(device)).half().cpu() for part in track(parts, "encoding", len(parts))
+    ]
     checkpoint.save(cache, key=key, features=torch.cat(made))
     return torch.cat(made)
 
@@ -124,19 +128,23 @@ def train(
     """
     tokenizer, whole = build_tokenizer(), quantizer.schedule
     coarse = Schedule(whole.maps[:-1], whole.reference)
+    device = torch_device()
+    both.to(device), autoencoder.to(device)
     net, encoder = both["transformer"], both["text"]
+    # Where matrices have a bfloat16 unit it pays; on a CPU without one it does not.
+    net.compute = "bfloat16" if device.type == "cuda" else "float32"
 
     def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
         flips = torch.Generator().manual_seed(seed * 1_000_003 + step)
         schedule = coarse if rng.random() < coarse_share else whole
         chosen = rng.integers(0, len(views), batch)
-        tokens = quantizer.encode(features[chosen].float(), correction=correction, generator=flips)
+        tokens = quantizer.encode(features[chosen].float().to(device), correction=correction, generator=flips)
         inputs, bits = tokens.inputs[:, : schedule.length - 1], tokens.bits[:, : schedule.length]
         text = _text(rng, [views[i] for i in chosen], tokenizer, encoder, net)
         logits = net(text, inputs, schedule)
         per_bit = F.binary_cross_entropy_with_logits(logits[..., 1] - logits[..., 0], bits.float(), reduction="none")
-        return (per_bit.mean(-1) * scale_weights(schedule)).mean()
+        return (per_bit.mean(-1) * scale_weights(schedule).to(device)).mean()
 
     def show() -> dict[str, float]:
         paint(both, tokenizer, quantizer, autoencoder, folder / "transformer.png")
@@ -167,8 +175,9 @@ def _text(rng, views: list[View], tokenizer, encoder, net: Transformer) -> Text:
         [torch.tensor(row) for row in ids], batch_first=True, padding_value=tokenizer.pad_token_id
     )
     mask = (torch.arange(padded.shape[1])[None] < torch.tensor(lengths)[:, None]).long()
-    text = Text(encoder(input_ids=padded, attention_mask=mask).last_hidden_state, lengths)
-    dropped = torch.from_numpy(rng.random(len(views)) < 0.1)[:, None, None]
+    read = encoder(input_ids=padded.to(net.device), attention_mask=mask.to(net.device))
+    text = Text(read.last_hidden_state, lengths)
+    dropped = torch.from_numpy(rng.random(len(views)) < 0.1)[:, None, None].to(net.device)
     return Text(torch.where(dropped, net.unconditional(text).features, text.features), lengths)
 
 
@@ -183,5 +192,5 @@ def paint(
     for row in range(rows):
         generators = [torch.Generator().manual_seed(1000 * row + i) for i in range(len(prompts))]
         drawn = sample(both["transformer"], quantizer, Text.stack(prompts), Sampling(3.0, 0.7), generators)
-        columns.append(np.concatenate(list(to_uint8(autoencoder.decode(drawn.codes)).numpy()), 1))
+        columns.append(np.concatenate(list(to_uint8(autoencoder.decode(drawn.codes)).cpu().numpy()), 1))
     Image.fromarray(np.concatenate(columns)).save(sheet)
