@@ -33,7 +33,7 @@ def test_all_problems_are_told_at_once_each_with_its_path(file):
 
 
 def test_nothing_has_a_default(file):
-    change(file, "  drop_text: 0.1\n", "")
+    change(file, "  drop_text: 0.0\n", "")
     with pytest.raises(InputError, match=r"finetune.drop_text: Field required"):
         load_params(file)
 
