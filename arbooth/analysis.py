@@ -5,7 +5,6 @@ Source: ARBooth, sections 3.2 (selective layer tuning) and 3.3 (scale-wise weigh
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from dataclasses import replace
 from functools import partial
@@ -141,13 +140,6 @@ def scale_changes(key: str, seeds: int = 4) -> list[dict]:
 def _decoded(autoencoder, quantizer: Quantizer, bits: Tensor) -> Tensor:
     codes = quantizer.inputs_from_bits(bits)[1]
     return torch.cat([autoencoder.decode(one[None]) for one in codes]) / 2 + 0.5
-
-
-def write_table(path: Path, rows: list[dict]) -> None:
-    with whole_file(path) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
 def plot_layers(path: Path, rows: list[dict]) -> None:

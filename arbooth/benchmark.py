@@ -13,12 +13,10 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -26,17 +24,16 @@ import arbooth
 from arbooth.data.bases import EMBEDDED, load_base
 from arbooth.data.files import read_json, whole_file, whole_folder, write_json
 from arbooth.data.pictures import read_pictures
-from arbooth.data.records import write_picture
 from arbooth.errors import NAME, InputError
 from arbooth.metrics.drawings import Drawings, load_drawings
-from arbooth.metrics.encoders import Encoders, load_encoders
+from arbooth.metrics.encoders import Encoders, batched, load_encoders
 from arbooth.metrics.judge import Judge, load_judge
 from arbooth.metrics.scores import diversity
 from arbooth.painter import Painter
 from arbooth.params import Params, load_params
 from arbooth.progress import track
 from arbooth.settings import settings, torch_device
-from arbooth.stages.generate import prompts_of
+from arbooth.stages.generate import prompts_of, write_paintings
 
 FLOOR, CEILING = "floor", "ceiling"
 DRAWS = 2000
@@ -209,7 +206,11 @@ class Scorer:
         return scores
 
     def score_held(self, params: Params) -> dict[str, Values]:
-        """Other views of the subject itself."""
+        """What a perfect painter would make of every prompt.
+
+        Raises:
+            InputError: the pictures answer other prompts.
+        """
         scores = {}
         for name in params.subjects:
             folder = self.source / "held" / name
@@ -238,7 +239,7 @@ class Scorer:
             if not chosen:
                 continue
             pictures = read_pictures([folder / row["file"] for row in chosen])
-            features = _batched(self.encoders.image_features, pictures)
+            features = batched(self.encoders.image_features, pictures)
             alike = (features @ photos.T).mean(1).tolist()
             is_subject = self.drawings.nearest_is_subject(features, photos, self.own[subject])
             if kind == "class":
@@ -248,7 +249,7 @@ class Scorer:
                 values["DIV_embedded"] = [] if spread is None else [spread]
                 continue
             values["I_embedded"] = alike
-            joint = _batched(self.encoders.joint_features, pictures)
+            joint = batched(self.encoders.joint_features, pictures)
             said = [answer for batch in pictures.split(64) for answer in self.judge.answers(batch)]
             for row, hit, feature, answers in zip(chosen, is_subject, joint, said):
                 prompt = row["prompt"].replace("<S*> ", "")
@@ -272,10 +273,6 @@ def asked(prompt: str, labels: dict[str, list[str]]) -> dict[str, str]:
     return found
 
 
-def _batched(encode: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
-    return torch.cat([encode(batch) for batch in pictures.split(64)])
-
-
 def paint_floor(params: Params, subject: str, folder: Path) -> None:
     """What the untuned base paints for a subject's prompts without the identifier; not again where it is there."""
     here = settings()
@@ -284,7 +281,7 @@ def paint_floor(params: Params, subject: str, folder: Path) -> None:
     own = params.generate.model_dump(exclude={"images_per_prompt", "class_images"})
     origin = {"base": base.hash, "wanted": wanted, "sampling": own, "seed": params.seed, "compute": params.compute}
     origin["picture"] = params.picture.model_dump()
-    origin = json.loads(json.dumps(origin))
+    origin = json.loads(json.dumps(origin))  # as it will be read back: tuples are lists
     if (folder / "origin.json").is_file() and read_json(folder / "origin.json") == origin:
         return
     painter = Painter(base, torch_device(), params.picture.ratio, params.picture.pixels, params.compute)
@@ -293,16 +290,13 @@ def paint_floor(params: Params, subject: str, folder: Path) -> None:
         [(row["prompt"], row["index"]) for row in wanted], params.seed, painter.sampling(**own), None, progress
     )
     with whole_folder(folder) as part:
-        rows = [{**row, "file": f"{number:04d}.png"} for number, row in enumerate(wanted)]
-        for row, painting in zip(rows, paintings):
-            write_picture(part / row["file"], painting.pixels, painting.record)
-        write_json(part / "index.json", rows)
+        write_paintings(part, wanted, paintings)
         write_json(part / "origin.json", origin)
 
 
 def summed(scores: dict[str, Values]) -> dict[str, dict]:
     """Mean over subjects with its 95% interval, and each subject's own mean, for every metric."""
-    metrics = {metric: None for values in scores.values() for metric in values}
+    metrics = dict.fromkeys(metric for values in scores.values() for metric in values)
     table = {}
     for metric in metrics:
         own = {subject: values[metric] for subject, values in scores.items() if metric in values}

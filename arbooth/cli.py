@@ -220,9 +220,9 @@ def analyze_layers(
     out: Annotated[Path | None, typer.Option(help="folder [outputs/SUBJECT]")] = None,
 ) -> None:
     """Tune every layer: how far does each kind move?"""
-    from arbooth.analysis import layer_changes, plot_layers, write_table
+    from arbooth.analysis import layer_changes, plot_layers
 
-    _analyze(layer_changes, plot_layers, write_table, subject, out, "layers")
+    _analyze(layer_changes, plot_layers, subject, out, "layers")
 
 
 @analyses.command("scales")
@@ -231,12 +231,14 @@ def analyze_scales(
     out: Annotated[Path | None, typer.Option(help="folder [outputs/SUBJECT]")] = None,
 ) -> None:
     """Replace the bits of a scale: what is left?"""
-    from arbooth.analysis import plot_scales, scale_changes, write_table
+    from arbooth.analysis import plot_scales, scale_changes
 
-    _analyze(scale_changes, plot_scales, write_table, subject, out, "scales")
+    _analyze(scale_changes, plot_scales, subject, out, "scales")
 
 
-def _analyze(measure, plot, write_table, subject: str, out: Path | None, name: str) -> None:
+def _analyze(measure, plot, subject: str, out: Path | None, name: str) -> None:
+    from arbooth.data.files import write_table
+
     folder = out or Path("outputs") / subject
     rows = measure(subject)
     write_table(folder / f"{name}.csv", rows)

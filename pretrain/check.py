@@ -16,6 +16,7 @@ from arbooth.metrics.judge import load_judge
 from arbooth.painter import Painter
 from arbooth.progress import track
 from pretrain.art import ACCESSORIES, CLASSES, Art
+from pretrain.render import photographs
 from pretrain.scenes import SCENES
 from pretrain.train_tokenizer import evaluate, to_pixels
 from pretrain.world import COLOURS, World
@@ -62,7 +63,7 @@ def _unseen(out: Path, modules: Path | None, seed: int) -> Iterator[tuple[str, n
         world = World(art.drawings(CLASSES), art.drawings(ACCESSORIES))
         rng = np.random.default_rng([seed, 8])
         yield "world", np.stack([np.asarray(world.render(rng, world.view(rng))) for _ in range(UNSEEN)])
-    photos = sorted(p for p in (out / "unseen").rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    photos = photographs(out / "unseen")
     if photos:
         opened = (ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path in photos)
         yield "photos", np.stack([np.asarray(ImageOps.fit(photo, (64, 64), Image.LANCZOS)) for photo in opened])

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from arbooth.data.files import read_json, sha256, write_json
 from arbooth.errors import InputError
+from arbooth.tracking.ledger import experiment_of
 
 EXPERIMENT = "pretrain"
 MAY_GROW = ("steps", "decay")
@@ -49,12 +50,9 @@ class Ledger:
                 "or say --go-on to train it further with these"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.parent.absolute()
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside / 'mlflow.db'}"
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{path.parent.absolute() / 'mlflow.db'}"
         self.client = mlflow.MlflowClient(uri)
-        known = self.client.get_experiment_by_name(EXPERIMENT)
-        own_artifacts = (beside / "mlartifacts").as_uri() if uri.startswith("sqlite") else None
-        experiment = known.experiment_id if known else self.client.create_experiment(EXPERIMENT, own_artifacts)
+        experiment = experiment_of(self.client, EXPERIMENT, uri)
         runs = self.client.search_runs([experiment], f"attributes.run_id = '{kept['run']}'") if "run" in kept else []
         self.run = runs[0].info.run_id if runs else self.client.create_run(experiment, run_name=path.stem).info.run_id
         self.client.update_run(self.run, "RUNNING")

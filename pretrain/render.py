@@ -47,10 +47,14 @@ def load_photos(folder: Path) -> np.ndarray:
     return np.load(folder / "photos.npy", mmap_mode="r")
 
 
+def photographs(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+
+
 def crop_photos(folder: Path, out: Path, count: int, pixels: int, seed: int) -> None:
     """Write `photos.npy` [count,pixels,pixels,3] uint8: random crops of the photographs in `folder`."""
     out.mkdir(parents=True, exist_ok=True)
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    paths = photographs(folder)
     if not paths:
         raise InputError(f"{folder} holds no photographs (.jpg or .png)")
     crops = np.empty((count, pixels, pixels, 3), np.uint8)

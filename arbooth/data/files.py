@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -43,6 +44,14 @@ def write_json(path: Path, value) -> None:
     """Indented JSON with sorted keys and a final newline."""
     with whole_file(path) as part:
         part.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def write_table(path: Path, rows: list[dict], columns: list[str] | None = None) -> None:
+    """CSV with a header; floats to six decimals, what a row lacks is empty. Columns are those of the first row."""
+    with whole_file(path) as part, part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns or list(rows[0]))
+        writer.writeheader()
+        writer.writerows({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
 def read_json(path: Path):

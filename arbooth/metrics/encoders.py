@@ -164,6 +164,11 @@ def _normalized(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...])
     ).view(shape)
 
 
+def batched(encode, pictures: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """Features of many pictures, some at a time: [B,3,H,W] -> [B,F]."""
+    return torch.cat([encode(batch.to(device)) for batch in pictures.split(32)])
+
+
 def load_encoders(kind: str, embedded: Path, folder: Path, device: torch.device | str = "cpu") -> Encoders:
     """The encoders named by `evaluate.encoders`: embedded, published or corrected.
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-
-import torch
-
 from arbooth.data.bases import EMBEDDED
-from arbooth.data.files import read_json, whole_file, write_json
+from arbooth.data.files import read_json, write_json, write_table
 from arbooth.data.pictures import read_pictures
-from arbooth.metrics.encoders import load_encoders
+from arbooth.metrics.encoders import batched, load_encoders
 from arbooth.metrics.scores import diversity, image_similarity, mean, text_similarity
 from arbooth.progress import track
 from arbooth.settings import settings, torch_device
@@ -27,8 +23,8 @@ def run(params, key, reads, writes) -> None:
     table = []
     for (kind, template, prompt), files in track(groups.items(), f"evaluate {key}", len(groups)):
         images = read_pictures([reads["images"] / name for name in files])
-        features = _batched(encoders.image_features, images, device)
-        joint = _batched(encoders.joint_features, images, device)
+        features = batched(encoders.image_features, images, device)
+        joint = batched(encoders.joint_features, images, device)
         text = template.replace("{subject}", "{}") if encoders.literal_template else prompt.replace("<S*> ", "")
         row = {"kind": kind, "prompt": prompt, "images": len(files)}
         if kind == "class":
@@ -39,11 +35,7 @@ def run(params, key, reads, writes) -> None:
             row[names["text"]] = text_similarity(encoders.text_features(text), joint)
         row[names["diversity"]] = diversity(images.to(device), encoders.distance)
         table.append(row)
-    columns = ["kind", "prompt", "images", *names.values()]
-    with whole_file(writes["prompts"]) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in table)
+    write_table(writes["prompts"], table, ["kind", "prompt", "images", *names.values()])
     seconds = read_json(reads["timing"])["seconds_per_image"]
     write_json(writes["metrics"], {**summary(table, names), "seconds_per_image": seconds})
 
@@ -55,7 +47,3 @@ def summary(table: list[dict], names: dict[str, str]) -> dict[str, float]:
     means[names["preservation"]] = mean([row.get(names["preservation"]) for row in classes])
     means[f"{names['diversity']}_class"] = mean([row.get(names["diversity"]) for row in classes])
     return {name: round(value, 6) for name, value in means.items() if value is not None}
-
-
-def _batched(encode, images: torch.Tensor, device) -> torch.Tensor:
-    return torch.cat([encode(batch.to(device)) for batch in images.split(32)])

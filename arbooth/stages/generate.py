@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from PIL import Image
 
@@ -10,7 +11,7 @@ from arbooth.data.bases import load_base
 from arbooth.data.files import whole_folder, write_json
 from arbooth.data.records import contact_sheet, write_picture
 from arbooth.model.sampling import Sampling
-from arbooth.painter import Painter
+from arbooth.painter import Painter, Painting
 from arbooth.progress import track
 from arbooth.settings import settings, torch_device
 
@@ -33,6 +34,14 @@ def prompts_of(params, key: str) -> list[dict]:
     return wanted
 
 
+def write_paintings(folder: Path, wanted: list[dict], paintings: list[Painting]) -> None:
+    """Numbered pictures, and index.json that says what each was asked to be."""
+    rows = [{**row, "file": f"{number:04d}.png"} for number, row in enumerate(wanted)]
+    for row, painting in zip(rows, paintings):
+        write_picture(folder / row["file"], painting.pixels, painting.record)
+    write_json(folder / "index.json", rows)
+
+
 def run(params, key, reads, writes) -> None:
     here = settings()
     base = load_base(params.base, here.project, here.path("weights"))
@@ -47,10 +56,7 @@ def run(params, key, reads, writes) -> None:
         partial(track, label=f"generate {key}"),
     )
     with whole_folder(writes["images"]) as folder:
-        for number, (row, painting) in enumerate(zip(wanted, paintings)):
-            row["file"] = f"{number:04d}.png"
-            write_picture(folder / row["file"], painting.pixels, painting.record)
-        write_json(folder / "index.json", wanted)
+        write_paintings(folder, wanted, paintings)
     rows: dict[str, list[Image.Image]] = {}
     for row, painting in zip(wanted, paintings):
         rows.setdefault(row["prompt"], []).append(Image.fromarray(painting.pixels))

@@ -66,7 +66,7 @@ def publish(
     metrics = read_json(files.metrics)
     key = content_key(files, params)
     with ledger(tracking_uri) as (mlflow, client):
-        experiment_id = _experiment(client, experiment, tracking_uri)
+        experiment_id = experiment_of(client, experiment, tracking_uri)
         version = _version(client, name, key)
         if version is None:
             version = _log(mlflow, client, experiment_id, subject, noun, files, base, params, metrics, key)
@@ -136,7 +136,7 @@ def ledger(tracking_uri: str):
         raise InputError(f"MLflow at {without_secrets(tracking_uri)}: {reason}") from None
 
 
-def _experiment(client, name: str, tracking_uri: str) -> str:
+def experiment_of(client, name: str, tracking_uri: str) -> str:
     """The experiment's id; one in a local database keeps its artifacts beside it, not in the working folder."""
     found = client.get_experiment_by_name(name)
     if found is not None:
