@@ -6,6 +6,7 @@ Source: ARBooth, sections 3.2 (selective layer tuning) and 3.3 (scale-wise weigh
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from arbooth.method.fit import fit
 from arbooth.method.layers import KINDS
 from arbooth.method.seeds import generator
 from arbooth.metrics.encoders import load_encoders
+from arbooth.metrics.judge import load_judge
 from arbooth.model.quantizer import Quantizer
 from arbooth.params import Params, load_params
 from arbooth.progress import track
@@ -39,6 +41,21 @@ def _params_of(key: str) -> Params:
     if key not in known:
         raise InputError(f"no subject {key!r} in params.yaml (known: {', '.join(known) or 'none yet'})")
     return load_params(here.project / "params.yaml", subject=key)
+
+
+def over_subjects(measure: Callable[[str], list[dict]], keys: list[str]) -> list[dict]:
+    """Rows of one subject, or means over several with how far subjects differ (their standard deviation)."""
+    tables = [measure(key) for key in keys]
+    if len(tables) == 1:
+        return tables[0]
+    rows = []
+    for same in zip(*tables, strict=True):
+        row = dict(same[0])
+        for name in [name for name, value in same[0].items() if isinstance(value, float)]:
+            values = torch.tensor([one[name] for one in same])
+            row |= {name: values.mean().item(), f"{name} std": values.std().item()}
+        rows.append(row)
+    return rows
 
 
 def layer_changes(key: str) -> list[dict]:
@@ -85,14 +102,21 @@ def changes(before: dict[str, Tensor], after: dict[str, Tensor], depth: int) -> 
     ]
 
 
+def scale_ranges(scales: int) -> list[tuple[str, int, int]]:
+    """Each scale alone, the first k and the last k: (kind, first, one past the last), all scales at once left out."""
+    alone = [("alone", k, k + 1) for k in range(scales)]
+    return alone + [("up to", 0, k) for k in range(1, scales)] + [("from", k, scales) for k in range(1, scales)]
+
+
 def scale_changes(key: str, seeds: int = 4) -> list[dict]:
-    """Replace the bits of one scale of the subject's photos, decode, and ask what is left of them.
+    """Replace the bits of a range of scales of the subject's photos, decode, and ask what is left of them.
 
     Two replacements: the bits of a sample of the class prior (`other`), and coin flips (`random`).
 
     Returns:
-        A row a scale and replacement: cosine of the photos' image and joint features before and after, and the
-        perceptual distance, each a mean over photos and seeds.
+        A row a range and replacement: cosine of the photos' image and joint features before and after, the perceptual
+        distance and, with the embedded encoders, how often the judge still sees the same scene; means over photos
+        and seeds.
 
     Raises:
         InputError: no such subject, or its caches are missing or stale.
@@ -108,33 +132,50 @@ def scale_changes(key: str, seeds: int = 4) -> list[dict]:
     expected = prior_header(params, base, quantizer, params.subjects[key].class_name)
     others = caches.read_prior(paths(TABLE["finetune"], key, params)[0]["prior"], expected).bits.to(device)
     autoencoder = base.autoencoder(device)
-    encoders = load_encoders(params.evaluate.encoders, EMBEDDED, settings().path("encoders"), device)
+    likeness = _Likeness(params.evaluate.encoders, device)
     with torch.inference_mode():
         bits = torch.cat([quantizer.encode(autoencoder.encode(p[None] * 2 - 1)).bits for p in pictures])
         whole = _decoded(autoencoder, quantizer, bits)
         rows = []
-        work = [(scale, how) for scale in range(len(quantizer.schedule)) for how in ("other", "random")]
-        for scale, how in track(work, f"replacing scales of {key}", len(work)):
-            start, end = quantizer.schedule.spans[scale]
-            values = defaultdict(list)
+        work = [(span, how) for span in scale_ranges(len(quantizer.schedule)) for how in ("other", "random")]
+        for (kind, first, last), how in track(work, f"replacing scales of {key}", len(work)):
+            spans, values = quantizer.schedule.spans, defaultdict(list)
+            start, end = spans[first][0], spans[last - 1][1]
             for seed in range(seeds):
-                draw = generator(params.seed, "scales", scale, seed)
+                draw = generator(params.seed, "scales", kind, first, last, seed)
                 changed = bits.clone()
                 if how == "other":
-                    changed[:, start:end] = others[torch.randint(len(others), (len(bits),), generator=draw)][
-                        :, start:end
-                    ]
+                    chosen = torch.randint(len(others), (len(bits),), generator=draw)
+                    changed[:, start:end] = others[chosen][:, start:end]
                 else:
                     coins = torch.rand(changed[:, start:end].shape, generator=draw) < 0.5
                     changed[:, start:end] = coins.to(device)
-                made = _decoded(autoencoder, quantizer, changed)
-                for name, features in (("image", encoders.image_features), ("joint", encoders.joint_features)):
-                    values[encoders.names[name]] += (features(whole) * features(made)).sum(1).tolist()
-                values["distance"] += encoders.distance(whole, made).tolist()
+                for name, own in likeness(whole, _decoded(autoencoder, quantizer, changed)).items():
+                    values[name] += own
             means = {name: sum(own) / len(own) for name, own in values.items()}
-            h, w = quantizer.schedule.maps[scale]
-            rows.append({"scale": scale + 1, "map": f"{h}x{w}", "replaced by": how, **means})
+            named = str(first + 1) if last == first + 1 else f"{first + 1}-{last}"
+            rows.append({"range": kind, "scales": named, "replaced by": how, **means})
     return rows
+
+
+class _Likeness:
+    """How alike two batches of pictures are, in every way that the encoders offer."""
+
+    def __init__(self, encoders: str, device: torch.device) -> None:
+        self.encoders = load_encoders(encoders, EMBEDDED, settings().path("encoders"), device)
+        self.judge = load_judge(EMBEDDED).to(device) if encoders == "embedded" else None
+
+    def __call__(self, before: Tensor, after: Tensor) -> dict[str, list[float]]:
+        ways = {"image": self.encoders.image_features, "joint": self.encoders.joint_features}
+        values = {
+            self.encoders.names[way]: (features(before) * features(after)).sum(1).tolist()
+            for way, features in ways.items()
+        }
+        values["distance"] = self.encoders.distance(before, after).tolist()
+        if self.judge:
+            said = zip(self.judge.answers(before), self.judge.answers(after))
+            values["scene"] = [float(one["scene"] == other["scene"]) for one, other in said]
+        return values
 
 
 def _decoded(autoencoder, quantizer: Quantizer, bits: Tensor) -> Tensor:
@@ -144,32 +185,38 @@ def _decoded(autoencoder, quantizer: Quantizer, bits: Tensor) -> Tensor:
 
 def plot_layers(path: Path, rows: list[dict]) -> None:
     """Change of each layer kind over the blocks."""
-    lines = {kind: [row["change"] for row in rows if row["kind"] == kind] for kind in WHOLE_KINDS}
-    _plot(path, "block", "relative change of the weights", range(len(rows) // len(WHOLE_KINDS)), lines)
+    lines = {kind.replace("_", " "): [row["change"] for row in rows if row["kind"] == kind] for kind in WHOLE_KINDS}
+    ticks = [str(block) for block in range(len(rows) // len(WHOLE_KINDS))]
+    _plot(path, "block", {"relative change of the weights": (ticks, lines)})
 
 
 def plot_scales(path: Path, rows: list[dict]) -> None:
-    """What is left of the photos when one scale is replaced."""
-    maps = [row["map"] for row in rows if row["replaced by"] == "other"]
-    metrics = [name for name in rows[0] if name not in ("scale", "map", "replaced by", "distance")]
-    lines = {
-        f"{name}, {how} bits": [row[name] for row in rows if row["replaced by"] == how]
-        for name in metrics
-        for how in ("other", "random")
-    }
-    _plot(path, "scale that is replaced", "cosine to the unchanged picture", maps, lines)
+    """What is left of the photos when a range of scales is replaced, one panel a kind of range."""
+    metrics = [name for name, value in rows[0].items() if isinstance(value, float) and not name.endswith(" std")]
+    panels = {}
+    for kind in ("alone", "up to", "from"):
+        own = [row for row in rows if row["range"] == kind]
+        lines = {
+            f"{name}, {how} bits": [row[name] for row in own if row["replaced by"] == how]
+            for name in metrics
+            if name != "distance"
+            for how in ("other", "random")
+        }
+        ticks = [row["scales"] for row in own if row["replaced by"] == "other"]
+        panels[f"likeness to the unchanged picture, {kind}"] = (ticks, lines)
+    _plot(path, "scales that are replaced", panels)
 
 
-def _plot(path: Path, x_label: str, y_label: str, ticks, lines: dict[str, list[float]]) -> None:
+def _plot(path: Path, x_label: str, panels: dict[str, tuple[list[str], dict[str, list[float]]]]) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 3.6), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    for label, values in lines.items():
-        axes.plot(range(len(values)), values, marker="o", label=label.replace("_", " "))
-    axes.set_xticks(range(len(ticks)), [str(t) for t in ticks])
-    axes.set(xlabel=x_label, ylabel=y_label)
-    axes.grid(alpha=0.3)
+    figure = Figure(figsize=(1.2 + 4.8 * len(panels), 3.6), dpi=120, layout="constrained")
+    for axes, (label, (ticks, lines)) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+        for name, values in lines.items():
+            axes.plot(range(len(values)), values, marker="o", label=name)
+        axes.set_xticks(range(len(ticks)), ticks)
+        axes.set(xlabel=x_label, ylabel=label)
+        axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     with whole_file(path) as part:
         figure.savefig(part, format="png", metadata={"Software": None})

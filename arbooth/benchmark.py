@@ -232,40 +232,46 @@ class Scorer:
             folder: pictures and index.json, rows with file, kind ("subject" or "class") and prompt.
             photos: features [P,F] of the subject's photos.
         """
-        values: Values = defaultdict(list)
-        rows = read_json(folder / "index.json")
-        for kind in ("subject", "class"):
-            chosen = [row for row in rows if row["kind"] == kind]
-            if not chosen:
-                continue
-            pictures = read_pictures([folder / row["file"] for row in chosen])
-            features = batched(self.encoders.image_features, pictures)
-            alike = (features @ photos.T).mean(1).tolist()
-            is_subject = self.drawings.nearest_is_subject(features, photos, self.own[subject])
-            if kind == "class":
-                values["PRES_embedded"] = alike
-                values["drift"] = [float(hit) for hit in is_subject]
-                spread = diversity(pictures, self.encoders.distance)
-                values["DIV_embedded"] = [] if spread is None else [spread]
-                continue
-            values["I_embedded"] = alike
-            joint = batched(self.encoders.joint_features, pictures)
-            said = [answer for batch in pictures.split(64) for answer in self.judge.answers(batch)]
-            for row, hit, feature, answers in zip(chosen, is_subject, joint, said):
-                prompt = row["prompt"].replace("<S*> ", "")
-                wanted = asked(prompt, self.judge.labels)
-                if "colour" not in wanted:  # a purple cat is not to look like the photos
-                    values["identity"].append(float(hit))
-                values["T_embedded"].append(float(self.encoders.text_features(prompt) @ feature))
-                for question, answer in wanted.items():
-                    values[question].append(float(answers[question] == answer))
+        rows = {"subject": [], "class": []}
+        for row in read_json(folder / "index.json"):
+            rows[row["kind"]].append(row)
+        values = {}
+        for kind, measure in (("subject", self._score_prompts), ("class", self._score_class)):
+            if rows[kind]:
+                pictures = read_pictures([folder / row["file"] for row in rows[kind]])
+                features = batched(self.encoders.image_features, pictures)
+                is_subject = self.drawings.nearest_is_subject(features, photos, self.own[subject])
+                alike = (features @ photos.T).mean(1).tolist()
+                values |= measure([row["prompt"] for row in rows[kind]], pictures, alike, is_subject)
         return {metric: own for metric, own in values.items() if own}
+
+    def _score_class(self, prompts: list[str], pictures: Tensor, alike: list[float], is_subject) -> Values:
+        spread = diversity(pictures, self.encoders.distance)
+        return {
+            "PRES_embedded": alike,
+            "drift": [float(hit) for hit in is_subject],
+            "DIV_embedded": [] if spread is None else [spread],
+        }
+
+    def _score_prompts(self, prompts: list[str], pictures: Tensor, alike: list[float], is_subject) -> Values:
+        values: Values = defaultdict(list, {"I_embedded": alike})
+        joint = batched(self.encoders.joint_features, pictures)
+        said = [answer for batch in pictures.split(64) for answer in self.judge.answers(batch)]
+        for prompt, hit, feature, answers in zip(prompts, is_subject, joint, said):
+            prompt = prompt.replace("<S*> ", "")
+            wanted = asked(prompt, self.judge.labels)
+            if "colour" not in wanted:  # a purple cat is not to look like the photos
+                values["identity"].append(float(hit))
+            values["T_embedded"].append(float(self.encoders.text_features(prompt) @ feature))
+            for question, answer in wanted.items():
+                values[question].append(float(answers[question] == answer))
+        return values
 
 
 def asked(prompt: str, labels: dict[str, list[str]]) -> dict[str, str]:
-    """Scene, colour and accessory that a prompt names, by the judge's own words."""
+    """What a prompt names of all but the class (scene, colour, accessory, size, place), by the judge's own words."""
     found = {}
-    for question in ("scene", "accessory", "colour"):
+    for question in ("scene", "accessory", "colour", "size", "place"):
         for answer in labels[question]:
             if f" {answer} " in f" {prompt} ":
                 found[question] = answer

@@ -214,33 +214,32 @@ def results(
     typer.echo(f"wrote {page} with {count} tables and plots")
 
 
+Analysed = Annotated[list[str], typer.Argument(help="of params.yaml, with the caches that `dvc repro` makes")]
+Beside = Annotated[Path | None, typer.Option(help="folder of table and plot [outputs/SUBJECT]")]
+
+
 @analyses.command("layers")
-def analyze_layers(
-    subject: Annotated[str, typer.Argument(help="of params.yaml, tokenized by `dvc repro`")],
-    out: Annotated[Path | None, typer.Option(help="folder [outputs/SUBJECT]")] = None,
-) -> None:
+def analyze_layers(subjects: Analysed, out: Beside = None) -> None:
     """Tune every layer: how far does each kind move?"""
     from arbooth.analysis import layer_changes, plot_layers
 
-    _analyze(layer_changes, plot_layers, subject, out, "layers")
+    _analyze(layer_changes, plot_layers, subjects, out, "layers")
 
 
 @analyses.command("scales")
-def analyze_scales(
-    subject: Annotated[str, typer.Argument(help="of params.yaml, tokenized by `dvc repro`")],
-    out: Annotated[Path | None, typer.Option(help="folder [outputs/SUBJECT]")] = None,
-) -> None:
-    """Replace the bits of a scale: what is left?"""
+def analyze_scales(subjects: Analysed, out: Beside = None) -> None:
+    """Replace the bits of some scales: what is left?"""
     from arbooth.analysis import plot_scales, scale_changes
 
-    _analyze(scale_changes, plot_scales, subject, out, "scales")
+    _analyze(scale_changes, plot_scales, subjects, out, "scales")
 
 
-def _analyze(measure, plot, subject: str, out: Path | None, name: str) -> None:
+def _analyze(measure, plot, subjects: list[str], out: Path | None, name: str) -> None:
+    from arbooth.analysis import over_subjects
     from arbooth.data.files import write_table
 
-    folder = out or Path("outputs") / subject
-    rows = measure(subject)
+    folder = out or Path("outputs") / "-".join(subjects)
+    rows = over_subjects(measure, subjects)
     write_table(folder / f"{name}.csv", rows)
     plot(folder / f"{name}.png", rows)
     for row in rows:

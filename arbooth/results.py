@@ -2,12 +2,15 @@
 
     <!-- table STUDY: METRIC, METRIC -->   ...   <!-- end -->
     <!-- plot STUDY: METRIC, METRIC -->    ...   <!-- end -->
+    <!-- csv NAME: COLUMN, COLUMN -->      ...   <!-- end -->
 
-A metric `way NAME` is how far a setting is from floor (0) to ceiling (1) in NAME.
+A metric `way NAME` is how far a setting is from floor (0) to ceiling (1) in NAME; `NAME vs SETTING` is by how much it
+is above that setting on the same subjects.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from arbooth.benchmark import CEILING, FLOOR, draws
 from arbooth.data.files import read_json, whole_file
 from arbooth.errors import InputError
 
-OPENING = r"<!-- (table|plot) (\S+): (.+?) -->\n"
+OPENING = r"<!-- (table|plot|csv) (\S+): (.+?) -->\n"
 BLOCK = re.compile(OPENING + r"((?:(?!<!-- ).)*?)<!-- end -->", re.DOTALL)
 
 
@@ -35,8 +38,11 @@ def write_results(page: Path, results: Path) -> int:
         nonlocal count
         count += 1
         kind, study, metrics = match[1], match[2], [m.strip() for m in match[3].split(",")]
-        measured = _measured(results, study)
-        body = table(measured, metrics) if kind == "table" else _plot(page, study, measured, metrics)
+        if kind == "csv":
+            body = _columns(results / f"{study}.csv", metrics)
+        else:
+            measured = _measured(results, study)
+            body = table(measured, metrics) if kind == "table" else _plot(page, study, measured, metrics)
         return f"<!-- {kind} {study}: {match[3]} -->\n{body}\n<!-- end -->"
 
     before = page.read_text(encoding="utf-8")
@@ -57,14 +63,38 @@ def _measured(results: Path, study: str) -> dict[str, dict]:
     return {row["setting"]: row["metrics"] for row in read_json(path)}
 
 
-def value(measured: dict[str, dict], setting: str, metric: str) -> dict | None:
-    """Mean, low and high of one setting, or of its way from floor to ceiling; None where it has none.
+def _columns(path: Path, columns: list[str]) -> str:
+    """Some columns of a table that `arbooth analyze --out` wrote, as Markdown."""
+    if not path.is_file():
+        raise InputError(f"{path} is not there: write it with `arbooth analyze {path.stem} --out {path.parent}`")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for column in columns:
+        if not rows or column not in rows[0]:
+            raise InputError(f"{path} has no column {column!r}")
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return "\n".join(lines + ["| " + " | ".join(_short(row[c]) for c in columns) + " |" for row in rows])
 
-    The way's interval draws subjects for the setting and both anchors together.
+
+def _short(text: str) -> str:
+    """A cell; numbers with a fraction get three places of it."""
+    return f"{float(text):.3f}" if re.fullmatch(r"-?\d*\.\d+(e-?\d+)?", text) else text
+
+
+def value(measured: dict[str, dict], setting: str, metric: str) -> dict | None:
+    """Mean, low and high of one setting, of its way from floor to ceiling, or of its difference from another.
+
+    None where it has none. Intervals draw the same subjects for everything that is compared.
 
     Raises:
-        InputError: the way is asked of a metric that an anchor lacks, or where the anchors agree.
+        InputError: the way is asked of a metric that an anchor lacks, or where the anchors agree, or the difference
+            from a setting that is not there.
     """
+    name, _, other = metric.partition(" vs ")
+    if other:
+        if other not in measured:
+            raise InputError(f"there is no setting {other!r} to compare with (known: {', '.join(measured)})")
+        return _difference(measured[setting].get(name), measured[other].get(name))
     name = metric.removeprefix("way ")
     own = measured[setting].get(name)
     if own is None or name == metric:
@@ -72,13 +102,26 @@ def value(measured: dict[str, dict], setting: str, metric: str) -> dict | None:
     anchors = [measured[anchor].get(name) for anchor in (FLOOR, CEILING)]
     if not all(anchors) or anchors[0]["mean"] == anchors[1]["mean"]:
         raise InputError(f"there is no way in {name!r}: it needs a floor and a ceiling that differ")
-    subjects = list(own["subjects"])
-    mean, floor, ceiling = (np.array([part["subjects"][s] for s in subjects]) for part in (own, *anchors))
-    chosen = draws(len(subjects))
+    mean, floor, ceiling = _aligned(own, *anchors)
+    chosen = draws(len(mean))
     ways = (mean[chosen].mean(1) - floor[chosen].mean(1)) / (ceiling[chosen].mean(1) - floor[chosen].mean(1))
     low, high = np.quantile(ways, (0.025, 0.975))
     whole = (mean.mean() - floor.mean()) / (ceiling.mean() - floor.mean())
     return {"mean": float(whole), "low": float(low), "high": float(high)}
+
+
+def _difference(own: dict | None, other: dict | None) -> dict | None:
+    if own is None or other is None:
+        return None
+    mean, base = _aligned(own, other)
+    low, high = np.quantile((mean - base)[draws(len(mean))].mean(1), (0.025, 0.975))
+    return {"mean": float((mean - base).mean()), "low": float(low), "high": float(high)}
+
+
+def _aligned(*parts: dict) -> list[np.ndarray]:
+    """Each one's values, subject by subject in one order."""
+    subjects = list(parts[0]["subjects"])
+    return [np.array([part["subjects"][subject] for subject in subjects]) for part in parts]
 
 
 def table(measured: dict[str, dict], metrics: list[str]) -> str:

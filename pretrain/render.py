@@ -39,8 +39,12 @@ def render(modules: Path, out: Path, count: int, pixels: int, seed: int, workers
 def load(folder: Path) -> tuple[np.ndarray, list[View]]:
     """The rendered pictures (memory-mapped) and their views; drawings carry only their names."""
     rows = json.loads((folder / "views.json").read_text())
-    views = [View(Drawing(r["drawing"], r["noun"], None), r["scene"], r["colour"], r["accessory"]) for r in rows]
+    views = [View(**{**row, "drawing": _named(row["drawing"]), "beside": _named(row["beside"])}) for row in rows]
     return np.load(folder / "pictures.npy", mmap_mode="r"), views
+
+
+def _named(row: list[str] | None) -> Drawing | None:
+    return None if row is None else Drawing(*row, None)
 
 
 def load_photos(folder: Path) -> np.ndarray:
@@ -90,11 +94,9 @@ def _chunk(job: tuple[Path, int, int, int, int]) -> tuple[np.ndarray, list[dict]
         block.append(np.asarray(world.render(rng, view)))
         shown.append(
             {
-                "drawing": view.drawing.name,
-                "noun": view.drawing.noun,
-                "scene": view.scene,
-                "colour": view.colour,
-                "accessory": view.accessory,
+                **vars(view),
+                "drawing": [view.drawing.name, view.drawing.noun],
+                "beside": [view.beside.name, view.beside.noun] if view.beside else None,
             }
         )
     return np.stack(block), shown

@@ -18,7 +18,7 @@ from pretrain.ledger import Ledger
 from pretrain.optimize import optimizers, run
 from pretrain.scenes import SCENES
 from pretrain.words import word_list
-from pretrain.world import COLOURS, View, caption
+from pretrain.world import COLOURS, PLACES, SIZES, View, caption
 
 NONE = "none"
 
@@ -30,6 +30,8 @@ def labels() -> dict[str, list[str]]:
         "scene": list(SCENES),
         "colour": [NONE, *COLOURS],
         "accessory": [NONE, *ACCESSORIES],
+        "size": [NONE, *SIZES],
+        "place": [NONE, *PLACES],
     }
 
 
@@ -40,6 +42,8 @@ def shown(view: View) -> dict[str, str]:
         "scene": view.scene,
         "colour": view.colour or NONE,
         "accessory": view.accessory or NONE,
+        "size": view.size or NONE,
+        "place": view.place or NONE,
     }
 
 
@@ -75,8 +79,9 @@ def train(
     seed: int,
     ledger: Ledger | None = None,
 ) -> None:
-    """Train or go on training; the resume file lies in `folder`."""
+    """Train or go on training on the pictures of one thing; the resume file lies in `folder`."""
     torch.manual_seed(seed)
+    alone = np.array([i for i, view in enumerate(views) if view.beside is None])
     numbers = {name: i for i, name in enumerate(sorted({identity(v) for v in views}))}
     device = torch_device()
     net = Trained(len(numbers)).to(device)
@@ -88,9 +93,11 @@ def train(
 
     def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
-        chosen = np.sort(rng.integers(0, len(views), batch))
+        chosen = np.sort(alone[rng.integers(0, len(alone), batch)])
         pixels = _varied(rng, torch.from_numpy(pictures[chosen]).permute(0, 3, 1, 2).float() / 255).to(device)
-        features = F.normalize(net.encoders.subject(pixels)[1], dim=-1)
+        # Photos show a subject from either side; only the other towers must tell left from right.
+        turned = torch.from_numpy(rng.random(batch) < 0.3)[:, None, None, None].to(device)
+        features = F.normalize(net.encoders.subject(torch.where(turned, pixels.flip(-1), pixels))[1], dim=-1)
         which = 16 * features @ F.normalize(net.centres, dim=-1).T
         subject_loss = F.cross_entropy(which, subjects[chosen])
         image = F.normalize(net.encoders.joint(pixels)[1], dim=-1)

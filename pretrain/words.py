@@ -8,15 +8,16 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from pretrain.art import ACCESSORIES, CLASSES, STYLES
 from pretrain.scenes import SCENES
-from pretrain.world import COLOURS, TEMPLATES
+from pretrain.world import COLOURS, PLACES, SIZES, TEMPLATES
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
+FILLERS = "a an the wearing next to"
 # Words that users are likely to write and that the world may learn later.
 SPARE = (
-    "small big little large old new cute shiny wooden glass metal toy statue plushy doll standing sitting lying "
-    "next to near with without under over behind front inside view of from close up painting drawing style "
+    "little large old new cute shiny wooden glass metal toy statue plushy doll standing sitting lying "
+    "near with without under over behind front inside view of from close up painting drawing style "
     "floating top background one two three street mountain lake river sky rain sun light dark black brown gray "
-    "grey white gold silver hat scarf coat and its it is my your his her this that left right middle facing holding "
+    "grey white gold silver hat scarf coat and its it is my your his her this that middle facing holding "
     "bird truck boat ship bear lion house tree flower ball chicken bag clock doll lamp table bed sofa book cup mug"
 )
 
@@ -24,7 +25,7 @@ SPARE = (
 def word_list() -> list[str]:
     """Every word of every caption, then spare words, sorted so that ids are stable."""
     text = " ".join(
-        [*CLASSES, *ACCESSORIES, *SCENES, *COLOURS, *STYLES.values(), *TEMPLATES, SPARE, "a an the wearing"]
+        [*CLASSES, *ACCESSORIES, *SCENES, *COLOURS, *SIZES, *PLACES, *STYLES.values(), *TEMPLATES, FILLERS, SPARE]
     )
     text = text.replace("{a}", " ").replace("{thing}", " ").replace("{rest}", " ")
     return sorted(set(text.lower().split()))

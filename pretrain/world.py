@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -51,30 +51,48 @@ class Pose:
 TRAINED = Pose((0.64, 0.76), (0.47, 0.53), (0.89, 0.94), 3, 0.0)
 # Photos of a subject are taken from all over.
 FREE = Pose((0.58, 0.78), (0.42, 0.58), (0.86, 0.96), 5, 0.2)
+# What captions can say of a pose: size, and place of the centre. What stands aside is small enough to fit.
+SIZES = {"small": (0.42, 0.50), "big": (0.84, 0.90)}
+PLACES = {"on the left": (0.27, 0.31), "on the right": (0.69, 0.73)}
+ASIDE = (0.46, 0.54)
 
 
 @dataclass(frozen=True)
 class View:
-    """What is in a picture; None means that the caption does not say and anything may be there."""
+    """What is in a picture; None means that the caption does not say and anything may be there.
+
+    Attributes:
+        beside: what stands on the right of the subject, which then stands on the left.
+    """
 
     drawing: Drawing
     scene: str
     colour: str | None = None
     accessory: str | None = None
+    size: str | None = None
+    place: str | None = None
+    beside: Drawing | None = None
 
     @property
     def style(self) -> str | None:
         return STYLES.get(self.drawing.name.partition("/")[0])
 
 
+def article(thing: str) -> str:
+    return "an " if thing[0] in "aeiou" else "a "
+
+
 def caption(rng: np.random.Generator, view: View, name_scene: bool = True) -> str:
     """One of many wordings of a view; one in four names the style of the drawing."""
     style = view.style if rng.random() < 0.25 else None
-    thing = " ".join(word for word in (style, view.colour, view.drawing.noun) if word)
+    thing = " ".join(word for word in (view.size, style, view.colour, view.drawing.noun) if word)
+    where = [words for words in (view.place, view.scene if name_scene else None) if words]
+    if rng.random() < 0.5:
+        where.reverse()
     rest = f" wearing {view.accessory}" if view.accessory else ""
-    rest += f" {view.scene}" if name_scene else ""
-    article = "an " if thing[0] in "aeiou" else "a "
-    return TEMPLATES[rng.integers(len(TEMPLATES))].format(a=article, thing=thing, rest=rest)
+    rest += f" next to {article(view.beside.noun)}{view.beside.noun}" if view.beside else ""
+    rest += "".join(f" {words}" for words in where)
+    return TEMPLATES[rng.integers(len(TEMPLATES))].format(a=article(thing), thing=thing, rest=rest)
 
 
 class World:
@@ -98,29 +116,53 @@ class World:
         self.nouns, self.scenes = list(drawings), list(SCENES)
 
     def view(self, rng: np.random.Generator) -> View:
-        """A random view: three in ten recoloured, a fifth with an accessory."""
-        own = self.drawings[self.nouns[rng.integers(len(self.nouns))]]
+        """A random view: three in ten recoloured, a quarter with an accessory, some of another size, place or company."""
+        drawing, scene = self._any(rng), self.scenes[rng.integers(len(self.scenes))]
         colour = list(COLOURS)[rng.integers(len(COLOURS))] if rng.random() < 0.3 else None
-        worn = list(self.accessories)[rng.integers(len(self.accessories))] if rng.random() < 0.2 else None
-        return View(own[rng.integers(len(own))], self.scenes[rng.integers(len(self.scenes))], colour, worn)
+        if rng.random() < 0.07:
+            return View(drawing, scene, colour, beside=self._any(rng))
+        worn = list(self.accessories)[rng.integers(len(self.accessories))] if rng.random() < 0.25 else None
+        size = list(SIZES)[rng.integers(len(SIZES))] if rng.random() < 0.16 else None
+        place = list(PLACES)[rng.integers(len(PLACES))] if rng.random() < 0.12 and size != "big" else None
+        return View(drawing, scene, colour, worn, size, place)
+
+    def _any(self, rng: np.random.Generator) -> Drawing:
+        own = self.drawings[self.nouns[rng.integers(len(self.nouns))]]
+        return own[rng.integers(len(own))]
 
     def render(self, rng: np.random.Generator, view: View) -> Image.Image:
         """Paint a view with random pose, place and light; drawn at twice the size, then reduced."""
-        size = self.pixels * 2
-        image = SCENES[view.scene](rng, size)
-        thing = self._thing(rng, view)
-        thing = self._posed(rng, thing, size)
+        image = SCENES[view.scene](rng, self.pixels * 2)
+        floats = view.scene in FLOATING
+        self._put(rng, image, self._thing(rng, view), self._pose(view), floats)
+        if view.beside:
+            aside = replace(self.pose, size=SIZES["small"], middle=PLACES["on the right"])
+            self._put(rng, image, view.beside.rgba, aside, floats)
+        image = image.resize((self.pixels, self.pixels), Image.BOX)
+        return self._lit(rng, image)
+
+    def _pose(self, view: View) -> Pose:
+        pose = self.pose
+        if view.place:
+            pose = replace(pose, size=ASIDE, middle=PLACES[view.place])
+        if view.size:
+            pose = replace(pose, size=SIZES[view.size])
+        if view.beside:
+            pose = replace(pose, size=SIZES["small"], middle=PLACES["on the left"])
+        return pose
+
+    def _put(self, rng: np.random.Generator, image: Image.Image, thing: Image.Image, pose: Pose, floats: bool) -> None:
+        size = image.width
+        thing = _posed(rng, thing, size, pose)
         w, h = thing.size
-        x = int(size * rng.uniform(*self.pose.middle) - w / 2)
-        foot = rng.uniform(*self.pose.foot)
-        if view.scene in FLOATING:
+        x = int(size * rng.uniform(*pose.middle) - w / 2)
+        foot = rng.uniform(*pose.foot)
+        if floats:
             y = int(size * (foot - 0.41) - h / 2)
         else:
             y = int(size * foot - h)
-            self._shadow(image, x, y, w, h)
+            _shadow(image, x, y, w, h)
         image.paste(thing, (x, y), thing)
-        image = image.resize((self.pixels, self.pixels), Image.BOX)
-        return self._lit(rng, image)
 
     def _thing(self, rng: np.random.Generator, view: View) -> Image.Image:
         thing = view.drawing.rgba
@@ -131,23 +173,25 @@ class World:
             thing = _wear(thing, own[rng.integers(len(own))].rgba, view.accessory)
         return thing
 
-    def _posed(self, rng: np.random.Generator, thing: Image.Image, size: int) -> Image.Image:
-        if rng.random() < self.pose.flipped:
-            thing = thing.transpose(Image.FLIP_LEFT_RIGHT)
-        longest = size * rng.uniform(*self.pose.size)
-        factor = longest / max(thing.size)
-        thing = thing.resize([max(1, round(s * factor)) for s in thing.size], Image.BILINEAR, reducing_gap=2.0)
-        return thing.rotate(rng.uniform(-self.pose.turn, self.pose.turn), Image.BILINEAR, expand=True)
-
-    def _shadow(self, image: Image.Image, x: int, y: int, w: int, h: int) -> None:
-        shade = Image.new("L", (w, max(4, h // 7)))
-        ImageDraw.Draw(shade).ellipse((w * 0.08, 0, w * 0.92, shade.height - 1), fill=90)
-        shade = shade.filter(ImageFilter.BoxBlur(2))
-        image.paste((20, 20, 25), (x, y + h - shade.height // 2 - h // 30), shade)
-
     def _lit(self, rng: np.random.Generator, image: Image.Image) -> Image.Image:
         gain, tint = rng.uniform(0.88, 1.1), rng.uniform(0.96, 1.04, 3)
         return Image.fromarray((np.asarray(image, np.float32) * gain * tint).clip(0, 255).astype(np.uint8))
+
+
+def _posed(rng: np.random.Generator, thing: Image.Image, size: int, pose: Pose) -> Image.Image:
+    if rng.random() < pose.flipped:
+        thing = thing.transpose(Image.FLIP_LEFT_RIGHT)
+    longest = size * rng.uniform(*pose.size)
+    factor = longest / max(thing.size)
+    thing = thing.resize([max(1, round(s * factor)) for s in thing.size], Image.BILINEAR, reducing_gap=2.0)
+    return thing.rotate(rng.uniform(-pose.turn, pose.turn), Image.BILINEAR, expand=True)
+
+
+def _shadow(image: Image.Image, x: int, y: int, w: int, h: int) -> None:
+    shade = Image.new("L", (w, max(4, h // 7)))
+    ImageDraw.Draw(shade).ellipse((w * 0.08, 0, w * 0.92, shade.height - 1), fill=90)
+    shade = shade.filter(ImageFilter.BoxBlur(2))
+    image.paste((20, 20, 25), (x, y + h - shade.height // 2 - h // 30), shade)
 
 
 def _wear(thing: Image.Image, worn: Image.Image, accessory: str) -> Image.Image:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from arbooth.analysis import changes, layer_changes, scale_changes
+from arbooth.analysis import changes, layer_changes, over_subjects, scale_changes, scale_ranges
 from arbooth.errors import InputError
 from tests.conftest import arbooth, dvc
 
@@ -21,6 +21,25 @@ def test_changes_are_relative_to_the_size_of_the_weights():
 
 
 KINDS = ("self_attention", "cross_attention", "feed_forward")
+
+
+def test_several_subjects_are_averaged():
+    tables = {"a": [{"block": 0, "change": 0.1}], "b": [{"block": 0, "change": 0.3}]}
+    assert over_subjects(tables.get, ["a"]) == tables["a"]
+    (row,) = over_subjects(tables.get, ["a", "b"])
+    assert row == {"block": 0, "change": pytest.approx(0.2), "change std": pytest.approx(0.02**0.5)}
+
+
+def test_ranges_hold_each_scale_alone_and_every_beginning_and_end():
+    assert scale_ranges(3) == [
+        ("alone", 0, 1),
+        ("alone", 1, 2),
+        ("alone", 2, 3),
+        ("up to", 0, 1),
+        ("up to", 0, 2),
+        ("from", 1, 3),
+        ("from", 2, 3),
+    ]
 
 
 def test_a_subject_must_be_there(project):
@@ -39,8 +58,9 @@ def test_both_analyses_from_the_command_line(project):
     assert "layers.png" in said
     arbooth("analyze", "scales", "poodle", cwd=project)
     rows = list(csv.DictReader((project / "outputs/poodle/scales.csv").open()))
-    assert [row["map"] for row in rows[::2]] == ["1x1", "2x2", "3x3", "5x5", "8x8"]
+    assert [row["scales"] for row in rows[::2]] == "1 2 3 4 5 1 1-2 1-3 1-4 2-5 3-5 4-5 5".split()
     assert all(float(row["I_embedded"]) < 1 and float(row["distance"]) > 0 for row in rows)
-    for name in ("layers", "scales"):
+    assert all(0 <= float(row["scene"]) <= 1 for row in rows)
+    for name, width in (("layers", 720), ("scales", 1872)):
         with Image.open(project / f"outputs/poodle/{name}.png") as image:
-            assert image.size == (720, 432)
+            assert image.size == (width, 432)

@@ -11,6 +11,7 @@ from arbooth.benchmark import _defaults, _settings, asked, interval, paint_floor
 from arbooth.data.bases import EMBEDDED
 from arbooth.errors import InputError
 from arbooth.metrics.judge import load_judge
+from arbooth.params import load_params
 from tests.conftest import FAST, ROOT, arbooth
 
 MINI = ROOT / "benchmarks" / "mini"
@@ -24,23 +25,48 @@ def test_prompts_are_understood_by_the_judges_words():
         "colour": "red",
     }
     assert asked("a cat on a red rug", labels) == {"scene": "on a red rug"}
+    assert asked("a small cat on the left at night", labels) == {
+        "scene": "at night",
+        "size": "small",
+        "place": "on the left",
+    }
     assert asked("an orange cat", labels) == {"colour": "orange"}
     assert asked("a bored cat", labels) == {}
 
 
-def test_every_prompt_of_the_benchmark_asks_for_a_place():
-    labels = load_judge(EMBEDDED).labels
-    params = OmegaConf.load(MINI / "params.yaml")
-    prompts = list(params.prompt_sets.mini)
-    assert len(prompts) == len(set(prompts)) == 31
-    assert all("scene" in asked(p.replace("{subject}", "cat"), labels) for p in prompts)
-    drawings = json.loads((MINI / "drawings.json").read_text())
-    assert list(drawings) == list(params.subjects) and len(drawings) >= 12
-    for name in drawings:
-        assert len(list((MINI / "photos" / name).iterdir())) == 8
-        noun = params.subjects[name]["class"]
-        answered = [row["prompt"] for row in json.loads((MINI / "held" / name / "index.json").read_text())]
-        assert answered == [p.replace("{subject}", f"<S*> {noun}") for p in prompts]
+@pytest.mark.parametrize("name, prompts, fewest", [("mini", 31, 12), ("tune", 12, 4)])
+def test_every_prompt_asks_for_a_place_and_every_subject_is_whole(name, prompts, fewest):
+    labels, source = load_judge(EMBEDDED).labels, ROOT / "benchmarks" / name
+    params = OmegaConf.load(source / "params.yaml")
+    templates = list(params.prompt_sets[name])
+    assert len(templates) == len(set(templates)) == prompts
+    assert all("scene" in asked(p.replace("{subject}", "cat"), labels) for p in templates)
+    drawings = json.loads((source / "drawings.json").read_text())
+    assert list(drawings) == list(params.subjects) and len(drawings) >= fewest
+    for subject in drawings:
+        assert len(list((source / "photos" / subject).iterdir())) == 8
+        noun = params.subjects[subject]["class"]
+        answered = [row["prompt"] for row in json.loads((source / "held" / subject / "index.json").read_text())]
+        assert answered == [p.replace("{subject}", f"<S*> {noun}") for p in templates]
+
+
+def test_methods_are_tuned_on_subjects_outside_the_benchmark():
+    mini, tune = (json.loads((ROOT / "benchmarks" / name / "drawings.json").read_text()) for name in ("mini", "tune"))
+    assert not set(mini.values()) & set(tune.values())
+
+
+@pytest.mark.parametrize("name", ["mini", "tune"])
+def test_every_setting_of_every_study_is_valid(project, name):
+    source = ROOT / "benchmarks" / name
+    for study in OmegaConf.load(source / "studies.yaml"):
+        for setting, overrides in _settings(source, study).items():
+            params = OmegaConf.load(ROOT / "params.yaml")
+            for key, own in overrides.items():
+                if key != "photos":
+                    assert OmegaConf.select(params, key) is not None, (study, setting, key)
+                    OmegaConf.update(params, key, own, merge=False)
+            OmegaConf.save(params, project / "params.yaml")
+            load_params(project / "params.yaml")
 
 
 @pytest.mark.parametrize("between, within", [(0.2, 0.1), (0.0, 0.5)])

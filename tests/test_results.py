@@ -2,7 +2,7 @@
 
 import pytest
 
-from arbooth.data.files import write_json
+from arbooth.data.files import write_json, write_table
 from arbooth.errors import InputError
 from arbooth.results import value, write_results
 
@@ -52,6 +52,27 @@ def test_the_way_from_floor_to_ceiling():
     assert value(MEASURED, "floor", "drift") is None
     with pytest.raises(InputError, match="no way in 'drift'"):
         value(MEASURED, "naive", "way drift")
+
+
+def test_the_difference_from_another_setting_is_paired():
+    difference = value(MEASURED, "arbooth", "identity vs naive")
+    assert difference == {"mean": pytest.approx(0.3), "low": pytest.approx(0.3), "high": pytest.approx(0.3)}
+    assert value(MEASURED, "floor", "drift vs naive") is None
+    with pytest.raises(InputError, match="no setting 'paper'"):
+        value(MEASURED, "naive", "identity vs paper")
+
+
+def test_tables_of_analyses_are_shown_by_column(page):
+    write_table(page.parent / "results" / "layers.csv", [{"block": 0, "kind": "feed_forward", "change": 0.123456}])
+    page.write_text("<!-- csv layers: kind, change -->\n<!-- end -->")
+    write_results(page, page.parent / "results")
+    assert "| kind | change |\n|---|---|\n| feed_forward | 0.123 |\n" in page.read_text()
+    page.write_text("<!-- csv layers: speed -->\n<!-- end -->")
+    with pytest.raises(InputError, match="no column 'speed'"):
+        write_results(page, page.parent / "results")
+    page.write_text("<!-- csv scales: kind -->\n<!-- end -->")
+    with pytest.raises(InputError, match="arbooth analyze scales"):
+        write_results(page, page.parent / "results")
 
 
 def test_a_block_without_its_end_is_refused_and_nothing_is_lost(page):

@@ -1,6 +1,7 @@
 """The world that the base is trained on, without its art: that is fetched by npm."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image, ImageDraw
 from pretrain.art import CLASSES, HELD_OUT, Drawing, recolour
 from pretrain.scenes import SCENES
 from pretrain.words import build_tokenizer, drop_words, word_list
-from pretrain.world import COLOURS, View, World, caption
+from pretrain.world import COLOURS, PLACES, SIZES, View, World, caption
 
 
 def blob(noun="cat"):
@@ -47,6 +48,42 @@ def test_the_subject_is_on_the_picture():
     assert not np.array_equal(pixels, worn)
 
 
+def green_columns(view):
+    """Centre and breadth of what is green, as fractions of the picture."""
+    world = World({"cat": [blob()]}, {}, 64)
+    pixels = np.asarray(world.render(np.random.default_rng(0), view), float)
+    green = (pixels[..., 1] > pixels[..., 0] + 40) & (pixels[..., 1] > pixels[..., 2] + 20)
+    columns = np.flatnonzero(green.any(0))
+    return columns.mean() / 64, len(columns) / 64
+
+
+def test_sizes_and_places_are_as_the_caption_says():
+    shown = lambda **how: green_columns(View(blob(), "on a white background", "green", **how))  # noqa: E731
+    plain, small, big = shown(), shown(size="small"), shown(size="big")
+    assert small[1] < 0.8 * plain[1] < plain[1] < 0.9 * big[1]
+    left, right = shown(place="on the left"), shown(place="on the right")
+    assert left[0] < 0.35 and right[0] > 0.65 and abs(plain[0] - 0.5) < 0.06
+
+
+def test_two_things_stand_side_by_side():
+    view = View(blob(), "on a white background", "green", beside=blob("teapot"))
+    assert green_columns(view)[0] < 0.35
+    world = World({"cat": [blob()]}, {}, 64)
+    both = np.asarray(world.render(np.random.default_rng(0), view), float)
+    alone = np.asarray(world.render(np.random.default_rng(0), replace(view, beside=None, place="on the left")), float)
+    assert np.abs(both[:, 40:] - alone[:, 40:]).mean() > 10
+    assert "green cat next to a teapot" in caption(np.random.default_rng(0), view)
+
+
+def test_random_views_contradict_nothing():
+    world = World({"cat": [blob()], "owl": [blob("owl")]}, {"a crown": [blob("crown")]})
+    views = [world.view(np.random.default_rng(seed)) for seed in range(2000)]
+    assert not any(view.place and view.size == "big" for view in views)
+    assert not any(view.beside and (view.place or view.size or view.accessory) for view in views)
+    for name, least, most in (("beside", 0.05, 0.1), ("size", 0.1, 0.2), ("place", 0.06, 0.14), ("accessory", 0.2, 0.3)):
+        assert least < np.mean([getattr(view, name) is not None for view in views]) < most, name
+
+
 def test_recolouring_keeps_light_and_shade():
     ramp = np.zeros((1, 3, 4), dtype=np.uint8)
     ramp[0, :, :3] = [[20] * 3, [120] * 3, [230] * 3]
@@ -60,9 +97,11 @@ def test_captions_say_what_is_shown_in_words_that_the_encoder_knows():
     rng, words = np.random.default_rng(0), set(word_list())
     for _ in range(300):
         noun = list(CLASSES)[rng.integers(len(CLASSES))]
-        view = View(blob(noun), list(SCENES)[rng.integers(len(SCENES))], "orange", "a crown")
+        size, place = [None, *SIZES][rng.integers(3)], [None, *PLACES][rng.integers(3)]
+        view = View(blob(noun), list(SCENES)[rng.integers(len(SCENES))], "orange", "a crown", size, place)
         text = caption(rng, view)
         assert f"orange {noun}" in text and "wearing a crown" in text and view.scene in text
+        assert (size or "") in text and (place or "") in text
         assert set(text.split()) <= words
         assert not re.search(r"\ba orange|\ban [^aeiou]", text), text
 
