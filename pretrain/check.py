@@ -80,9 +80,7 @@ def _sides(judge: Judge, pixels: np.ndarray) -> tuple[str, str]:
     """The classes of what stands on the left and on the right: the judge knows one thing only, so it sees each alone."""
     side, edge = 36, 14
     parts = (pixels[:, :side], pixels[:, -side:])
-    return tuple(
-        _answers(judge, np.pad(part, ((0, 0), (edge, edge), (0, 0)), "edge"))["class"] for part in parts
-    )
+    return tuple(_answers(judge, np.pad(part, ((0, 0), (edge, edge), (0, 0)), "edge"))["class"] for part in parts)
 
 
 def _asked(rng: np.random.Generator, nouns: list[str]) -> dict[str, str]:

@@ -80,7 +80,12 @@ def test_random_views_contradict_nothing():
     views = [world.view(np.random.default_rng(seed)) for seed in range(2000)]
     assert not any(view.place and view.size == "big" for view in views)
     assert not any(view.beside and (view.place or view.size or view.accessory) for view in views)
-    for name, least, most in (("beside", 0.05, 0.1), ("size", 0.1, 0.2), ("place", 0.06, 0.14), ("accessory", 0.2, 0.3)):
+    for name, least, most in (
+        ("beside", 0.05, 0.1),
+        ("size", 0.1, 0.2),
+        ("place", 0.06, 0.14),
+        ("accessory", 0.2, 0.3),
+    ):
         assert least < np.mean([getattr(view, name) is not None for view in views]) < most, name
 
 
