@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 import arbooth
+from arbooth.data.adapters import read_adapter
 from arbooth.data.bases import EMBEDDED, load_base
 from arbooth.data.files import read_json, whole_file, whole_folder, write_json
 from arbooth.data.pictures import read_pictures
@@ -194,6 +195,9 @@ class Scorer:
             scores[name] = self.score(folder / "artifacts" / "generate" / name, self._photos(params, name), name)
             timing = read_json(folder / "artifacts" / "timing" / f"{name}.json")
             scores[name]["seconds_per_image"] = [timing["seconds_per_image"]]
+            adapter = read_adapter(folder / "artifacts" / "finetune" / name / "adapter.safetensors")
+            trained = adapter.token.numel() + sum(own.numel() for own in adapter.parameters.values())
+            scores[name]["trained_millions"] = [trained / 1e6]
         return scores
 
     def score_floor(self, params: Params) -> dict[str, Values]:
