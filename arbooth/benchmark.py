@@ -195,7 +195,7 @@ class Scorer:
             scores[name] = self.score(folder / "artifacts" / "generate" / name, self._photos(params, name), name)
             timing = read_json(folder / "artifacts" / "timing" / f"{name}.json")
             scores[name]["seconds_per_image"] = [timing["seconds_per_image"]]
-            adapter = read_adapter(folder / "artifacts" / "finetune" / name / "adapter.safetensors")
+            adapter = read_adapter(folder / "artifacts" / "finetune" / f"{name}.safetensors")
             trained = adapter.token.numel() + sum(own.numel() for own in adapter.parameters.values())
             scores[name]["trained_millions"] = [trained / 1e6]
         return scores
