@@ -44,8 +44,18 @@ def _params_of(key: str) -> Params:
 
 
 def over_subjects(measure: Callable[[str], list[dict]], keys: list[str]) -> list[dict]:
-    """Rows of one subject, or means over several with how far subjects differ (their standard deviation)."""
-    tables = [measure(key) for key in keys]
+    """`averaged` rows of several subjects.
+
+    Raises:
+        InputError: a subject is not there, or they are measured by different encoders.
+    """
+    if len({_params_of(key).evaluate.encoders for key in keys}) > 1:
+        raise InputError(f"{', '.join(keys)} have different evaluate.encoders: analyse them apart")
+    return averaged([measure(key) for key in keys])
+
+
+def averaged(tables: list[list[dict]]) -> list[dict]:
+    """Rows of one table, or means over several with how far they differ (their standard deviation)."""
     if len(tables) == 1:
         return tables[0]
     rows = []
@@ -132,17 +142,16 @@ def scale_changes(key: str, seeds: int = 4) -> list[dict]:
     expected = prior_header(params, base, quantizer, params.subjects[key].class_name)
     others = caches.read_prior(paths(TABLE["finetune"], key, params)[0]["prior"], expected).bits.to(device)
     autoencoder = base.autoencoder(device)
-    likeness = _Likeness(params.evaluate.encoders, device)
     with torch.inference_mode():
         bits = torch.cat([quantizer.encode(autoencoder.encode(p[None] * 2 - 1)).bits for p in pictures])
-        whole = _decoded(autoencoder, quantizer, bits)
+        likeness = _Likeness(params.evaluate.encoders, _decoded(autoencoder, quantizer, bits))
         rows = []
         work = [(span, how) for span in scale_ranges(len(quantizer.schedule)) for how in ("other", "random")]
         for (kind, first, last), how in track(work, f"replacing scales of {key}", len(work)):
             spans, values = quantizer.schedule.spans, defaultdict(list)
             start, end = spans[first][0], spans[last - 1][1]
             for seed in range(seeds):
-                draw = generator(params.seed, "scales", kind, first, last, seed)
+                draw = generator(params.seed, "scales", first, last, seed)
                 changed = bits.clone()
                 if how == "other":
                     chosen = torch.randint(len(others), (len(bits),), generator=draw)
@@ -150,7 +159,7 @@ def scale_changes(key: str, seeds: int = 4) -> list[dict]:
                 else:
                     coins = torch.rand(changed[:, start:end].shape, generator=draw) < 0.5
                     changed[:, start:end] = coins.to(device)
-                for name, own in likeness(whole, _decoded(autoencoder, quantizer, changed)).items():
+                for name, own in likeness(_decoded(autoencoder, quantizer, changed)).items():
                     values[name] += own
             means = {name: sum(own) / len(own) for name, own in values.items()}
             named = str(first + 1) if last == first + 1 else f"{first + 1}-{last}"
@@ -159,22 +168,24 @@ def scale_changes(key: str, seeds: int = 4) -> list[dict]:
 
 
 class _Likeness:
-    """How alike two batches of pictures are, in every way that the encoders offer."""
+    """How alike other pictures are to the given ones, in every way that the encoders offer."""
 
-    def __init__(self, encoders: str, device: torch.device) -> None:
-        self.encoders = load_encoders(encoders, EMBEDDED, settings().path("encoders"), device)
-        self.judge = load_judge(EMBEDDED).to(device) if encoders == "embedded" else None
-
-    def __call__(self, before: Tensor, after: Tensor) -> dict[str, list[float]]:
-        ways = {"image": self.encoders.image_features, "joint": self.encoders.joint_features}
-        values = {
-            self.encoders.names[way]: (features(before) * features(after)).sum(1).tolist()
-            for way, features in ways.items()
+    def __init__(self, encoders: str, pictures: Tensor) -> None:
+        self.encoders = load_encoders(encoders, EMBEDDED, settings().path("encoders"), pictures.device)
+        self.judge = load_judge(EMBEDDED).to(pictures.device) if encoders == "embedded" else None
+        self.pictures = pictures
+        self.features = {
+            self.encoders.names[way]: (measure, measure(pictures))
+            for way, measure in (("image", self.encoders.image_features), ("joint", self.encoders.joint_features))
         }
-        values["distance"] = self.encoders.distance(before, after).tolist()
+        self.scenes = [one["scene"] for one in self.judge.answers(pictures)] if self.judge else []
+
+    def __call__(self, others: Tensor) -> dict[str, list[float]]:
+        values = {name: (own * measure(others)).sum(1).tolist() for name, (measure, own) in self.features.items()}
+        values["distance"] = self.encoders.distance(self.pictures, others).tolist()
         if self.judge:
-            said = zip(self.judge.answers(before), self.judge.answers(after))
-            values["scene"] = [float(one["scene"] == other["scene"]) for one, other in said]
+            said = self.judge.answers(others)
+            values["scene"] = [float(one["scene"] == scene) for one, scene in zip(said, self.scenes)]
         return values
 
 

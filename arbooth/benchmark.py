@@ -92,8 +92,12 @@ def _settings(source: Path, study: str) -> dict[str, dict]:
     return {str(name): overrides or {} for name, overrides in studies[study].items()}
 
 
-def _merged(source: Path, subjects: int | None) -> DictConfig:
-    """The project's params.yaml with what the benchmark sets in it."""
+def merged(source: Path, subjects: int | None, overrides: dict | None = None) -> DictConfig:
+    """The project's params.yaml with what the benchmark sets in it, and then a setting.
+
+    Raises:
+        InputError: the setting names a parameter that is not there.
+    """
     params = OmegaConf.load(settings().project / "params.yaml")
     for key, value in OmegaConf.load(source / "params.yaml").items():
         # Subjects, classes and prompts are the benchmark's own; of other sections it sets single values.
@@ -102,13 +106,17 @@ def _merged(source: Path, subjects: int | None) -> DictConfig:
         params.subjects = {name: params.subjects[name] for name in list(params.subjects)[:subjects]}
         used = {subject["class"] for subject in params.subjects.values()}
         params.classes = {name: own for name, own in params.classes.items() if name in used}
+    for key, value in (overrides or {}).items():
+        if OmegaConf.select(params, key) is None:
+            raise InputError(f"{source / 'studies.yaml'}: no parameter {key} in params.yaml")
+        OmegaConf.update(params, key, value, merge=False)
     return params
 
 
 def _defaults(source: Path, subjects: int | None) -> Params:
     path = source / "runs" / "params.yaml"
     with whole_file(path) as part:
-        OmegaConf.save(_merged(source, subjects), part)
+        OmegaConf.save(merged(source, subjects), part)
     return load_params(path)
 
 
@@ -120,11 +128,7 @@ def prepare(source: Path, folder: Path, overrides: dict, subjects: int | None = 
     """
     overrides = dict(overrides)
     photos = overrides.pop("photos", None)
-    params = _merged(source, subjects)
-    for key, value in overrides.items():
-        if OmegaConf.select(params, key) is None:
-            raise InputError(f"{source / 'studies.yaml'}: no parameter {key} in params.yaml")
-        OmegaConf.update(params, key, value, merge=False)
+    params = merged(source, subjects, overrides)
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / "params.yaml") as part:
         OmegaConf.save(params, part)
@@ -246,10 +250,11 @@ class Scorer:
                 features = batched(self.encoders.image_features, pictures)
                 is_subject = self.drawings.nearest_is_subject(features, photos, self.own[subject])
                 alike = (features @ photos.T).mean(1).tolist()
-                values |= measure([row["prompt"] for row in rows[kind]], pictures, alike, is_subject)
+                prompts = [row["prompt"].replace("<S*> ", "") for row in rows[kind]]
+                values |= measure(prompts, pictures, alike, is_subject)
         return {metric: own for metric, own in values.items() if own}
 
-    def _score_class(self, prompts: list[str], pictures: Tensor, alike: list[float], is_subject) -> Values:
+    def _score_class(self, _: list[str], pictures: Tensor, alike: list[float], is_subject: list[bool]) -> Values:
         spread = diversity(pictures, self.encoders.distance)
         return {
             "PRES_embedded": alike,
@@ -257,15 +262,19 @@ class Scorer:
             "DIV_embedded": [] if spread is None else [spread],
         }
 
-    def _score_prompts(self, prompts: list[str], pictures: Tensor, alike: list[float], is_subject) -> Values:
+    def _score_prompts(
+        self, prompts: list[str], pictures: Tensor, alike: list[float], is_subject: list[bool]
+    ) -> Values:
         values: Values = defaultdict(list, {"I_embedded": alike})
         joint = batched(self.encoders.joint_features, pictures)
         said = [answer for batch in pictures.split(64) for answer in self.judge.answers(batch)]
         for prompt, hit, feature, answers in zip(prompts, is_subject, joint, said):
-            prompt = prompt.replace("<S*> ", "")
             wanted = asked(prompt, self.judge.labels)
+            right = [answers[question] == answer for question, answer in wanted.items()]
             if "colour" not in wanted:  # a purple cat is not to look like the photos
                 values["identity"].append(float(hit))
+                right.append(hit)
+            values["success"].append(float(all(right)))
             values["T_embedded"].append(float(self.encoders.text_features(prompt) @ feature))
             for question, answer in wanted.items():
                 values[question].append(float(answers[question] == answer))
@@ -276,7 +285,7 @@ def asked(prompt: str, labels: dict[str, list[str]]) -> dict[str, str]:
     """What a prompt names of all but the class (scene, colour, accessory, size, place), by the judge's own words."""
     found = {}
     for question in ("scene", "accessory", "colour", "size", "place"):
-        for answer in labels[question]:
+        for answer in labels.get(question, ()):
             if f" {answer} " in f" {prompt} ":
                 found[question] = answer
                 prompt = prompt.replace(answer, "")  # the red of a red rug is no colour of the subject

@@ -215,7 +215,7 @@ def results(
 
 
 Analysed = Annotated[list[str], typer.Argument(help="of params.yaml, with the caches that `dvc repro` makes")]
-Beside = Annotated[Path | None, typer.Option(help="folder of table and plot [outputs/SUBJECT]")]
+Beside = Annotated[Path | None, typer.Option(help="folder of table and plot [outputs/SUBJECTS]")]
 
 
 @analyses.command("layers")
@@ -238,7 +238,7 @@ def _analyze(measure, plot, subjects: list[str], out: Path | None, name: str) ->
     from arbooth.analysis import over_subjects
     from arbooth.data.files import write_table
 
-    folder = out or Path("outputs") / "-".join(subjects)
+    folder = out or Path("outputs") / "+".join(subjects)
     rows = over_subjects(measure, subjects)
     write_table(folder / f"{name}.csv", rows)
     plot(folder / f"{name}.png", rows)

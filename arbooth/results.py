@@ -5,7 +5,7 @@
     <!-- csv NAME: COLUMN, COLUMN -->      ...   <!-- end -->
 
 A metric `way NAME` is how far a setting is from floor (0) to ceiling (1) in NAME; `NAME vs SETTING` is by how much it
-is above that setting on the same subjects.
+is above that setting on the same subjects. Both go together: `way NAME vs SETTING`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def write_results(page: Path, results: Path) -> int:
 
     before = page.read_text(encoding="utf-8")
     if len(re.findall(OPENING, before)) != len(BLOCK.findall(before)):
-        raise InputError(f"{page} has a table or plot without its <!-- end -->")
+        raise InputError(f"{page} has a table, plot or csv without its <!-- end -->")
     text = BLOCK.sub(renewed, before)
     with whole_file(page) as part:
         part.write_text(text, encoding="utf-8")
@@ -58,7 +58,8 @@ def _measured(results: Path, study: str) -> dict[str, dict]:
     path = results / f"{study}.json"
     if not path.is_file():
         raise InputError(
-            f"study {study!r} is not measured: run `arbooth benchmark {results.parent.name} --study {study}`"
+            f"{path} is not there: run `arbooth benchmark {results.parent.name} --study NAME [--subjects N]`, "
+            "which writes NAME.json or NAME-first-N.json"
         )
     return {row["setting"]: row["metrics"] for row in read_json(path)}
 
@@ -66,7 +67,9 @@ def _measured(results: Path, study: str) -> dict[str, dict]:
 def _columns(path: Path, columns: list[str]) -> str:
     """Some columns of a table that `arbooth analyze --out` wrote, as Markdown."""
     if not path.is_file():
-        raise InputError(f"{path} is not there: write it with `arbooth analyze {path.stem} --out {path.parent}`")
+        raise InputError(
+            f"{path} is not there: write it with `arbooth analyze {path.stem} SUBJECTS --out {path.parent}`"
+        )
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for column in columns:
@@ -77,8 +80,8 @@ def _columns(path: Path, columns: list[str]) -> str:
 
 
 def _short(text: str) -> str:
-    """A cell; numbers with a fraction get three places of it."""
-    return f"{float(text):.3f}" if re.fullmatch(r"-?\d*\.\d+(e-?\d+)?", text) else text
+    """A cell; numbers with a fraction get three digits."""
+    return f"{float(text):.3g}" if re.fullmatch(r"-?\d*\.\d+", text) else text
 
 
 def value(measured: dict[str, dict], setting: str, metric: str) -> dict | None:
@@ -87,41 +90,44 @@ def value(measured: dict[str, dict], setting: str, metric: str) -> dict | None:
     None where it has none. Intervals draw the same subjects for everything that is compared.
 
     Raises:
-        InputError: the way is asked of a metric that an anchor lacks, or where the anchors agree, or the difference
-            from a setting that is not there.
+        InputError: the way is asked of a metric that an anchor lacks, or where the anchors agree; the difference is
+            asked from a setting that is not there, or that was measured on other subjects.
     """
     name, _, other = metric.partition(" vs ")
-    if other:
-        if other not in measured:
-            raise InputError(f"there is no setting {other!r} to compare with (known: {', '.join(measured)})")
-        return _difference(measured[setting].get(name), measured[other].get(name))
-    name = metric.removeprefix("way ")
-    own = measured[setting].get(name)
-    if own is None or name == metric:
-        return own
-    anchors = [measured[anchor].get(name) for anchor in (FLOOR, CEILING)]
-    if not all(anchors) or anchors[0]["mean"] == anchors[1]["mean"]:
-        raise InputError(f"there is no way in {name!r}: it needs a floor and a ceiling that differ")
-    mean, floor, ceiling = _aligned(own, *anchors)
-    chosen = draws(len(mean))
-    ways = (mean[chosen].mean(1) - floor[chosen].mean(1)) / (ceiling[chosen].mean(1) - floor[chosen].mean(1))
-    low, high = np.quantile(ways, (0.025, 0.975))
-    whole = (mean.mean() - floor.mean()) / (ceiling.mean() - floor.mean())
-    return {"mean": float(whole), "low": float(low), "high": float(high)}
-
-
-def _difference(own: dict | None, other: dict | None) -> dict | None:
-    if own is None or other is None:
+    if other and other not in measured:
+        raise InputError(f"there is no setting {other!r} to compare with (known: {', '.join(measured)})")
+    if metric in measured[setting]:
+        return measured[setting][metric]
+    own = _samples(measured, setting, name)
+    base = _samples(measured, other, name) if other else 0.0
+    if own is None or base is None:
         return None
-    mean, base = _aligned(own, other)
-    low, high = np.quantile((mean - base)[draws(len(mean))].mean(1), (0.025, 0.975))
-    return {"mean": float((mean - base).mean()), "low": float(low), "high": float(high)}
+    low, high = np.quantile((own - base)[1:], (0.025, 0.975))
+    return {"mean": float((own - base)[0]), "low": float(low), "high": float(high)}
 
 
-def _aligned(*parts: dict) -> list[np.ndarray]:
-    """Each one's values, subject by subject in one order."""
-    subjects = list(parts[0]["subjects"])
-    return [np.array([part["subjects"][subject] for subject in subjects]) for part in parts]
+def _samples(measured: dict[str, dict], setting: str, metric: str) -> np.ndarray | None:
+    """Means of a metric, or of the way in it: over all subjects, then over each of the bootstrap's draws of them."""
+    name = metric.removeprefix("way ")
+    if name not in measured[setting]:
+        return None
+    subjects = sorted(measured[setting][name]["subjects"])
+    chosen = np.vstack([np.arange(len(subjects)), draws(len(subjects))])
+
+    def means(one: str) -> np.ndarray:
+        own = measured[one].get(name)
+        if own is None:
+            raise InputError(f"there is no way in {name!r}: it needs a floor and a ceiling that differ")
+        if sorted(own["subjects"]) != subjects:
+            raise InputError(f"{setting} and {one} were measured on other subjects: run the study again")
+        return np.array([own["subjects"][subject] for subject in subjects])[chosen].mean(1)
+
+    if name == metric:
+        return means(setting)
+    floor, ceiling = means(FLOOR), means(CEILING)
+    if floor[0] == ceiling[0]:
+        raise InputError(f"there is no way in {name!r}: it needs a floor and a ceiling that differ")
+    return (means(setting) - floor) / (ceiling - floor)
 
 
 def table(measured: dict[str, dict], metrics: list[str]) -> str:
@@ -157,7 +163,10 @@ def _plot(page: Path, study: str, measured: dict[str, dict], metrics: list[str])
     axes.set_xticks(range(len(settings)), settings)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    image = page.with_suffix("") / f"{study}-{'-'.join(re.sub('[^a-z]+', '-', m.lower()) for m in metrics)}.png"
+    image = (
+        page.with_suffix("")
+        / f"{study}-{'-'.join(re.sub('[^a-z0-9]+', '-', m.lower()).strip('-') for m in metrics)}.png"
+    )
     with whole_file(image) as part:
         figure.savefig(part, format="png", metadata={"Software": None})
     return f"![{study}: {', '.join(metrics)}]({page.stem}/{image.name})"

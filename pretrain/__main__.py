@@ -114,7 +114,7 @@ def transformer(given: Given) -> None:
     pictures, views = load(given.bank)
     net, quantizer = load_autoencoder(params, work), quantizer_of(params)
     known = nouns(params)
-    chosen = np.array([i for i, view in enumerate(views) if view.drawing.noun in known])
+    chosen = np.array([i for i, view in enumerate(views) if set(view.nouns) <= set(known)])
     with logged(work / "transformer.pt", own, key, given.go_on, work / "transformer.png") as ledger:
         train(
             encode_pictures(

@@ -19,7 +19,7 @@ from pretrain.art import ACCESSORIES, CLASSES, Art
 from pretrain.render import photographs
 from pretrain.scenes import SCENES
 from pretrain.train_tokenizer import evaluate, to_pixels
-from pretrain.world import COLOURS, PLACES, SIZES, World, article
+from pretrain.world import COLOURS, PLACES, SIZES, View, World, article
 
 UNSEEN = 128  # pictures of the world that the tokenizer is measured on
 
@@ -27,43 +27,75 @@ UNSEEN = 128  # pictures of the world that the tokenizer is measured on
 def check(out: Path, nouns: list[str], pictures: int, seed: int, modules: Path | None = None) -> dict[str, float]:
     """Paint `pictures` of random views, write a sheet and what is right to `out/check.*`, print it.
 
-    Half of the prompts name a colour, a third an accessory, some a size, a place or a second thing; all name class
-    and scene, in a wording that no training caption has. The tokenizer is measured too: in dB, on pictures of the world that
-    nothing was trained on (where `modules` holds the art) and on photographs in `out/unseen` (where there are any).
+    All prompts name class and scene, many a colour or an accessory, some a size, a place or a second thing, in a
+    wording that no training caption has. Where `modules` holds the art, true pictures of the same views are judged
+    too: no painter can do better. The tokenizer is measured as well: in dB, on pictures of the world that nothing was
+    trained on and on photographs in `out/unseen` (where there are any).
     """
     painter, judge = Painter(load_base("embedded", out, out)), load_judge(EMBEDDED)
     rng = np.random.default_rng([seed, 7])
-    right, tiles = defaultdict(list), []
     asked = [_asked(rng, nouns) for _ in range(pictures)]
     prompts = [(_prompt(wanted), index) for index, wanted in enumerate(asked)]
     painted = painter.paint(prompts, seed, painter.sampling(), progress=lambda x: track(x, "painting", pictures))
-    for wanted, painting in zip(asked, painted):
-        tiles.append(painting.pixels)
-        if "beside" in wanted:
-            right["two things"].append(_sides(judge, painting.pixels) == (wanted["class"], wanted["beside"]))
-            continue
-        said = _answers(judge, painting.pixels)
-        for question, answer in wanted.items():
-            right[question].append(said[question] == answer)
-            if question == "class":
-                right[f"class: {answer}"].append(said[question] == answer)
-    shares = {question: round(float(np.mean(own)), 4) for question, own in right.items()}
+    tiles = [painting.pixels for painting in painted]
     wide = 16
     rows = [np.concatenate(tiles[i : i + wide], 1) for i in range(0, len(tiles) - wide + 1, wide)]
     Image.fromarray(np.concatenate(rows[:16])).save(out / "check.png")
+    shares = _shares(judge, asked, tiles)
+    world = _world(modules)
+    true = _shares(judge, asked, _rendered(world, asked, seed)) if world else {}
     for question, share in shares.items():
-        print(f"{question:24} {share:6.1%} of {len(right[question])}")
-    for name, real in _unseen(out, modules, seed):
+        print(f"{question:24} {share:6.1%}" + (f"   true pictures {true[question]:6.1%}" if world else ""))
+    shares |= {f"true {question}": share for question, share in true.items()}
+    for name, real in _unseen(out, world, seed):
         shares[f"psnr_{name}"] = round(evaluate(painter.autoencoder, painter.quantizer, to_pixels(real)), 2)
         print(f"{name:24} {shares[f'psnr_{name}']:.2f} dB of {len(real)}")
     write_json(out / "check.json", shares)
     return shares
 
 
-def _unseen(out: Path, modules: Path | None, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    if modules is not None and modules.is_dir():
-        art = Art(modules)
-        world = World(art.drawings(CLASSES), art.drawings(ACCESSORIES))
+def _shares(judge: Judge, asked: list[dict[str, str]], pictures: list[np.ndarray]) -> dict[str, float]:
+    """How often each question has the right answer; of "class", each class too."""
+    right = defaultdict(list)
+    for wanted, pixels in zip(asked, pictures):
+        if "beside" in wanted:
+            right["two things"].append(_sides(judge, pixels) == (wanted["class"], wanted["beside"]))
+            continue
+        said = _answers(judge, pixels)
+        for question, answer in wanted.items():
+            right[question].append(said[question] == answer)
+            if question == "class":
+                right[f"class: {answer}"].append(said[question] == answer)
+    return {question: round(float(np.mean(right[question])), 4) for question in sorted(right, key=_order)}
+
+
+def _order(question: str) -> tuple[bool, str]:
+    return question.startswith("class:"), question
+
+
+def _world(modules: Path | None) -> World | None:
+    if modules is None or not modules.is_dir():
+        return None
+    art = Art(modules)
+    return World(art.drawings(CLASSES), art.drawings(ACCESSORIES))
+
+
+def _rendered(world: World, asked: list[dict[str, str]], seed: int) -> list[np.ndarray]:
+    """True pictures of what is asked for, each of any drawing of its class."""
+    pictures = []
+    for index, wanted in enumerate(asked):
+        rng, own = np.random.default_rng([seed, 9, index]), dict(wanted)
+        drawing, *beside = (
+            world.drawings[noun][rng.integers(len(world.drawings[noun]))]
+            for noun in (own.pop("class"), own.pop("beside", None))
+            if noun
+        )
+        pictures.append(np.asarray(world.render(rng, View(drawing, **own, beside=beside[0] if beside else None))))
+    return pictures
+
+
+def _unseen(out: Path, world: World | None, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    if world:
         rng = np.random.default_rng([seed, 8])
         yield "world", np.stack([np.asarray(world.render(rng, world.view(rng))) for _ in range(UNSEEN)])
     photos = photographs(out / "unseen")
@@ -77,10 +109,10 @@ def _answers(judge: Judge, pixels: np.ndarray) -> dict[str, str]:
 
 
 def _sides(judge: Judge, pixels: np.ndarray) -> tuple[str, str]:
-    """The classes of what stands on the left and on the right: the judge knows one thing only, so it sees each alone."""
-    side, edge = 36, 14
-    parts = (pixels[:, :side], pixels[:, -side:])
-    return tuple(_answers(judge, np.pad(part, ((0, 0), (edge, edge), (0, 0)), "edge"))["class"] for part in parts)
+    """The classes of what stands on the left and on the right: the judge knows one thing only, so it sees halves."""
+    half = pixels.shape[1] // 2
+    sides = (np.pad(part, ((0, 0), (half // 2, half // 2), (0, 0)), "edge") for part in np.split(pixels, 2, axis=1))
+    return tuple(_answers(judge, side)["class"] for side in sides)
 
 
 def _asked(rng: np.random.Generator, nouns: list[str]) -> dict[str, str]:

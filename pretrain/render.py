@@ -37,8 +37,14 @@ def render(modules: Path, out: Path, count: int, pixels: int, seed: int, workers
 
 
 def load(folder: Path) -> tuple[np.ndarray, list[View]]:
-    """The rendered pictures (memory-mapped) and their views; drawings carry only their names."""
+    """The rendered pictures (memory-mapped) and their views; drawings carry only their names.
+
+    Raises:
+        InputError: the views say other things than this code does.
+    """
     rows = json.loads((folder / "views.json").read_text())
+    if not rows or rows[0].keys() != View.__dataclass_fields__.keys():
+        raise InputError(f"{folder} was rendered by other code: run the step `render` again")
     views = [View(**{**row, "drawing": _named(row["drawing"]), "beside": _named(row["beside"])}) for row in rows]
     return np.load(folder / "pictures.npy", mmap_mode="r"), views
 

@@ -59,7 +59,7 @@ ASIDE = (0.46, 0.54)
 
 @dataclass(frozen=True)
 class View:
-    """What is in a picture; None means that the caption does not say and anything may be there.
+    """What is in a picture: None is the drawing's own colour, nothing worn, the usual pose, nothing beside it.
 
     Attributes:
         beside: what stands on the right of the subject, which then stands on the left.
@@ -72,6 +72,10 @@ class View:
     size: str | None = None
     place: str | None = None
     beside: Drawing | None = None
+
+    @property
+    def nouns(self) -> list[str]:
+        return [drawing.noun for drawing in (self.drawing, self.beside) if drawing]
 
     @property
     def style(self) -> str | None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from arbooth.analysis import changes, layer_changes, over_subjects, scale_changes, scale_ranges
+from arbooth.analysis import averaged, changes, layer_changes, over_subjects, scale_changes, scale_ranges
 from arbooth.errors import InputError
 from tests.conftest import arbooth, dvc
 
@@ -24,9 +24,9 @@ KINDS = ("self_attention", "cross_attention", "feed_forward")
 
 
 def test_several_subjects_are_averaged():
-    tables = {"a": [{"block": 0, "change": 0.1}], "b": [{"block": 0, "change": 0.3}]}
-    assert over_subjects(tables.get, ["a"]) == tables["a"]
-    (row,) = over_subjects(tables.get, ["a", "b"])
+    tables = [[{"block": 0, "change": 0.1}], [{"block": 0, "change": 0.3}]]
+    assert averaged(tables[:1]) == tables[0]
+    (row,) = averaged(tables)
     assert row == {"block": 0, "change": pytest.approx(0.2), "change std": pytest.approx(0.02**0.5)}
 
 
@@ -45,6 +45,8 @@ def test_ranges_hold_each_scale_alone_and_every_beginning_and_end():
 def test_a_subject_must_be_there(project):
     with pytest.raises(InputError, match=r"no subject 'nobody'.*known: poodle"):
         layer_changes("nobody")
+    with pytest.raises(InputError, match=r"no subject 'nobody'"):
+        over_subjects(lambda key: pytest.fail("measured too early"), ["poodle", "nobody"])
     with pytest.raises(InputError, match="dvc repro"):
         scale_changes("poodle")
 

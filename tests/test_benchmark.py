@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from arbooth.benchmark import _defaults, _settings, asked, interval, paint_floor, prepare, run_benchmark, summed
+from arbooth.benchmark import _defaults, _settings, asked, interval, merged, paint_floor, prepare, run_benchmark, summed
 from arbooth.data.bases import EMBEDDED
 from arbooth.errors import InputError
 from arbooth.metrics.judge import load_judge
@@ -51,22 +51,20 @@ def test_every_prompt_asks_for_a_place_and_every_subject_is_whole(name, prompts,
 
 
 def test_methods_are_tuned_on_subjects_outside_the_benchmark():
-    mini, tune = (json.loads((ROOT / "benchmarks" / name / "drawings.json").read_text()) for name in ("mini", "tune"))
-    assert not set(mini.values()) & set(tune.values())
+    drawings = [json.loads((ROOT / "benchmarks" / name / "drawings.json").read_text()) for name in ("mini", "tune")]
+    mini, tune = ({name.partition("/")[2] for name in own.values()} for own in drawings)
+    assert not mini & tune
 
 
 @pytest.mark.parametrize("name", ["mini", "tune"])
-def test_every_setting_of_every_study_is_valid(project, name):
+def test_every_setting_of_every_study_is_valid(monkeypatch, tmp_path, name):
+    monkeypatch.setenv("ARBOOTH_PROJECT", str(ROOT))
     source = ROOT / "benchmarks" / name
     for study in OmegaConf.load(source / "studies.yaml"):
         for setting, overrides in _settings(source, study).items():
-            params = OmegaConf.load(ROOT / "params.yaml")
-            for key, own in overrides.items():
-                if key != "photos":
-                    assert OmegaConf.select(params, key) is not None, (study, setting, key)
-                    OmegaConf.update(params, key, own, merge=False)
-            OmegaConf.save(params, project / "params.yaml")
-            load_params(project / "params.yaml")
+            overrides.pop("photos")
+            OmegaConf.save(merged(source, None, overrides), tmp_path / f"{study}-{setting}.yaml")
+            load_params(tmp_path / f"{study}-{setting}.yaml")
 
 
 @pytest.mark.parametrize("between, within", [(0.2, 0.1), (0.0, 0.5)])
@@ -167,7 +165,9 @@ def test_a_small_benchmark_runs_once_and_then_only_reads(project):
     assert [row["setting"] for row in rows] == ["arbooth", "floor", "ceiling"]
     results = {row["setting"]: row["metrics"] for row in rows}
     assert set(results["arbooth"]["I_embedded"]["subjects"]) == {"black-cat", "guide-dog"}
-    assert {"identity", "scene", "colour", "drift", "PRES_embedded", "seconds_per_image", "trained_millions"} <= set(results["arbooth"])
+    assert {"identity", "scene", "colour", "drift", "PRES_embedded", "seconds_per_image", "trained_millions"} <= set(
+        results["arbooth"]
+    )
     # True pictures are told from all other drawings, and are nearer to the photos than what an untuned base paints.
     assert results["ceiling"]["identity"]["mean"] == 1.0
     assert results["ceiling"]["I_embedded"]["mean"] > results["floor"]["I_embedded"]["mean"]

@@ -11,9 +11,15 @@ def number(mean):
     return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "subjects": {"a": mean - 0.1, "b": mean + 0.1}}
 
 
+def reversed_number(mean):
+    """The same subjects in the other order."""
+    own = number(mean)
+    return {**own, "subjects": dict(reversed(own["subjects"].items()))}
+
+
 MEASURED = {
     "naive": {"identity": number(0.5), "drift": number(0.9)},
-    "arbooth": {"identity": number(0.8), "drift": number(0.1)},
+    "arbooth": {"identity": reversed_number(0.8), "drift": number(0.1)},
     "floor": {"identity": number(0.2)},
     "ceiling": {"identity": number(0.9)},
 }
@@ -57,7 +63,15 @@ def test_the_way_from_floor_to_ceiling():
 def test_the_difference_from_another_setting_is_paired():
     difference = value(MEASURED, "arbooth", "identity vs naive")
     assert difference == {"mean": pytest.approx(0.3), "low": pytest.approx(0.3), "high": pytest.approx(0.3)}
+    uneven = {**MEASURED, "photos-8": {"identity": {"mean": 0.6, "subjects": {"a": 0.9, "b": 0.3}}}}
+    difference = value(uneven, "photos-8", "identity vs naive")
+    assert difference == {"mean": pytest.approx(0.1), "low": pytest.approx(-0.3), "high": pytest.approx(0.5)}
+    way = value(MEASURED, "arbooth", "way identity vs naive")
+    assert way["mean"] == pytest.approx(3 / 7)
     assert value(MEASURED, "floor", "drift vs naive") is None
+    other = {**MEASURED, "late": {"identity": {"mean": 0.5, "subjects": {"c": 0.5}}}}
+    with pytest.raises(InputError, match="on other subjects"):
+        value(other, "late", "identity vs naive")
     with pytest.raises(InputError, match="no setting 'paper'"):
         value(MEASURED, "naive", "identity vs paper")
 
@@ -85,7 +99,7 @@ def test_a_block_without_its_end_is_refused_and_nothing_is_lost(page):
 
 def test_what_was_not_measured_is_named(page):
     page.write_text("<!-- table layers: drift -->\n<!-- end -->")
-    with pytest.raises(InputError, match="study 'layers' is not measured"):
+    with pytest.raises(InputError, match="layers.json is not there: run `arbooth benchmark"):
         write_results(page, page.parent / "results")
     page.write_text("<!-- table methods: speed -->\n<!-- end -->")
     with pytest.raises(InputError, match="no setting has the metric 'speed'"):

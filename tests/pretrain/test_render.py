@@ -1,11 +1,17 @@
 """Photographs for the tokenizer: bounded crops that repeat."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
+import pretrain.render as render_module
+from arbooth.data.files import write_json
 from arbooth.errors import InputError
-from pretrain.render import crop_photos, load_photos
+from pretrain.art import Drawing
+from pretrain.render import crop_photos, load, load_photos
+from pretrain.world import View, World
 
 
 def test_crops_repeat_and_come_from_every_photograph(tmp_path):
@@ -17,6 +23,23 @@ def test_crops_repeat_and_come_from_every_photograph(tmp_path):
     assert (first[0::2, ..., 0] > 150).all() and (first[1::2, ..., 2] > 150).all()
     crop_photos(tmp_path, tmp_path, 6, 32, 0)
     assert np.array_equal(first, load_photos(tmp_path))
+
+
+def test_views_come_back_as_they_were_written(monkeypatch, tmp_path):
+    cat, owl = (Drawing(f"noto/{noun}", noun, Image.new("RGBA", (8, 8), "red")) for noun in ("cat", "owl"))
+    view = View(cat, "at night", "red", None, None, None, owl)
+    world = World({"cat": [cat], "owl": [owl]}, {"a crown": [owl]}, 16)
+    monkeypatch.setattr(world, "view", lambda rng: view)
+    monkeypatch.setitem(render_module._WORLDS, (tmp_path, 16), world)
+    block, shown = render_module._chunk((tmp_path, 16, 0, 0, 2))
+    np.save(tmp_path / "pictures.npy", block)
+    write_json(tmp_path / "views.json", shown)
+    pictures, views = load(tmp_path)
+    nameless = [replace(view, drawing=replace(cat, rgba=None), beside=replace(owl, rgba=None))] * 2
+    assert np.array_equal(pictures, block) and views == nameless and views[0].nouns == ["cat", "owl"]
+    write_json(tmp_path / "views.json", [{"drawing": "noto/cat"}])
+    with pytest.raises(InputError, match="run the step `render` again"):
+        load(tmp_path)
 
 
 def test_an_empty_folder_is_named(tmp_path):

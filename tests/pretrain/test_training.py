@@ -97,10 +97,10 @@ def test_encoders_and_judge_learn_together(toy, tmp_path):
 def test_the_check_paints_and_judges_the_packed_base(tmp_path):
     (tmp_path / "unseen").mkdir()
     Image.new("RGB", (90, 70), (180, 120, 60)).save(tmp_path / "unseen" / "plain.jpg")
-    shares = check(tmp_path, ["cat", "teapot"], 32, 0)
+    shares = check(tmp_path, ["cat", "teapot"], 48, 0)
     assert shares["psnr_photos"] > 24
     assert json.loads((tmp_path / "check.json").read_text()) == shares
     assert {"class", "scene", "colour", "accessory", "size", "place", "two things"} <= set(shares)
     assert shares["scene"] > 0.5, EMBEDDED
     with Image.open(tmp_path / "check.png") as sheet:
-        assert sheet.size == (16 * 64, 2 * 64)
+        assert sheet.size == (16 * 64, 3 * 64)
