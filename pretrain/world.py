@@ -19,6 +19,9 @@ COLOURS = {
     "purple": (135, 55, 185),
     "pink": (240, 120, 175),
 }
+# How often a caption names the style of a drawing. A cartoon is what is meant where it does not: bits of a token are
+# drawn independently, so an even mixture of three drawings would come out as none of them.
+NAMED = {"cartoon": 0.1, "flat": 0.8, "3d": 0.8}
 TEMPLATES = (
     "a photo of {a}{thing}{rest}",
     "a photo of {thing}{rest}",
@@ -87,8 +90,8 @@ def article(thing: str) -> str:
 
 
 def caption(rng: np.random.Generator, view: View, name_scene: bool = True) -> str:
-    """One of many wordings of a view; one in four names the style of the drawing."""
-    style = view.style if rng.random() < 0.25 else None
+    """One of many wordings of a view."""
+    style = view.style if rng.random() < NAMED.get(view.style, 0) else None
     thing = " ".join(word for word in (view.size, style, view.colour, view.drawing.noun) if word)
     where = [words for words in (view.place, view.scene if name_scene else None) if words]
     if rng.random() < 0.5:
