@@ -98,29 +98,27 @@ def value(measured: dict[str, dict], setting: str, metric: str) -> dict | None:
         raise InputError(f"there is no setting {other!r} to compare with (known: {', '.join(measured)})")
     if metric in measured[setting]:
         return measured[setting][metric]
-    own = _samples(measured, setting, name)
-    base = _samples(measured, other, name) if other else 0.0
-    if own is None or base is None:
+    plain = name.removeprefix("way ")
+    compared = [setting, *([other] if other else []), *((FLOOR, CEILING) if name != plain else ())]
+    if any(plain not in measured[one] for one in compared[: 1 + bool(other)]):
         return None
-    low, high = np.quantile((own - base)[1:], (0.025, 0.975))
-    return {"mean": float((own - base)[0]), "low": float(low), "high": float(high)}
+    if any(plain not in measured[one] for one in compared):
+        raise InputError(f"there is no way in {plain!r}: it needs a floor and a ceiling that differ")
+    if len({tuple(sorted(measured[one][plain]["subjects"])) for one in compared}) > 1:
+        raise InputError(f"{', '.join(compared)} were measured on other subjects: run the study again")
+    samples = _samples(measured, setting, name) - (_samples(measured, other, name) if other else 0.0)
+    low, high = np.quantile(samples[1:], (0.025, 0.975))
+    return {"mean": float(samples[0]), "low": float(low), "high": float(high)}
 
 
-def _samples(measured: dict[str, dict], setting: str, metric: str) -> np.ndarray | None:
+def _samples(measured: dict[str, dict], setting: str, metric: str) -> np.ndarray:
     """Means of a metric, or of the way in it: over all subjects, then over each of the bootstrap's draws of them."""
     name = metric.removeprefix("way ")
-    if name not in measured[setting]:
-        return None
-    subjects = sorted(measured[setting][name]["subjects"])
-    chosen = np.vstack([np.arange(len(subjects)), draws(len(subjects))])
 
     def means(one: str) -> np.ndarray:
-        own = measured[one].get(name)
-        if own is None:
-            raise InputError(f"there is no way in {name!r}: it needs a floor and a ceiling that differ")
-        if sorted(own["subjects"]) != subjects:
-            raise InputError(f"{setting} and {one} were measured on other subjects: run the study again")
-        return np.array([own["subjects"][subject] for subject in subjects])[chosen].mean(1)
+        own = measured[one][name]["subjects"]
+        chosen = np.vstack([np.arange(len(own)), draws(len(own))])
+        return np.array([own[subject] for subject in sorted(own)])[chosen].mean(1)
 
     if name == metric:
         return means(setting)
