@@ -99,13 +99,13 @@ def value(measured: dict[str, dict], setting: str, metric: str) -> dict | None:
     if metric in measured[setting]:
         return measured[setting][metric]
     plain = name.removeprefix("way ")
-    compared = [setting, *([other] if other else []), *((FLOOR, CEILING) if name != plain else ())]
-    if any(plain not in measured[one] for one in compared[: 1 + bool(other)]):
+    asked, anchors = [setting, other] if other else [setting], [FLOOR, CEILING] if name != plain else []
+    if any(plain not in measured[one] for one in asked):
         return None
-    if any(plain not in measured[one] for one in compared):
+    if any(plain not in measured[one] for one in anchors):
         raise InputError(f"there is no way in {plain!r}: it needs a floor and a ceiling that differ")
-    if len({tuple(sorted(measured[one][plain]["subjects"])) for one in compared}) > 1:
-        raise InputError(f"{', '.join(compared)} were measured on other subjects: run the study again")
+    if len({tuple(sorted(measured[one][plain]["subjects"])) for one in asked + anchors}) > 1:
+        raise InputError(f"{', '.join(asked + anchors)} were measured on other subjects: run the study again")
     samples = _samples(measured, setting, name) - (_samples(measured, other, name) if other else 0.0)
     low, high = np.quantile(samples[1:], (0.025, 0.975))
     return {"mean": float(samples[0]), "low": float(low), "high": float(high)}

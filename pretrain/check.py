@@ -29,7 +29,7 @@ def check(out: Path, nouns: list[str], pictures: int, seed: int, modules: Path |
 
     All prompts name class and scene, many a colour or an accessory, some a size, a place or a second thing, in a
     wording that no training caption has. Where `modules` holds the art, true pictures of the same views are judged
-    too: no painter can do better. The tokenizer is measured as well: in dB, on pictures of the world that nothing was
+    too, to tell the judge's mistakes from the painter's. The tokenizer is measured as well: in dB, on pictures of the world that nothing was
     trained on and on photographs in `out/unseen` (where there are any).
     """
     painter, judge = Painter(load_base("embedded", out, out)), load_judge(EMBEDDED)
