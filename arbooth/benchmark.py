@@ -37,6 +37,7 @@ from arbooth.settings import settings, torch_device
 from arbooth.stages.generate import prompts_of, write_paintings
 
 FLOOR, CEILING = "floor", "ceiling"
+COMMON, PHOTOS = "common", 5
 DRAWS = 2000
 Values = dict[str, list[float]]
 
@@ -84,12 +85,14 @@ def _settings(source: Path, study: str) -> dict[str, dict]:
     studies = OmegaConf.to_container(OmegaConf.load(source / "studies.yaml"))
     if study not in studies:
         raise InputError(f"no study {study!r} in {source / 'studies.yaml'} (known: {', '.join(studies)})")
-    if not isinstance(studies[study], dict) or not studies[study]:
+    own = studies[study]
+    common = own.pop(COMMON, {}) if isinstance(own, dict) else {}
+    if not isinstance(own, dict) or not own:
         raise InputError(f"study {study!r} in {source / 'studies.yaml'} names no setting")
-    for name in studies[study]:
+    for name in own:
         if not NAME.fullmatch(str(name)) or name in (FLOOR, CEILING):
             raise InputError(f"a setting of {study} can't be named {name!r}: use 1 to 64 of a-z, 0-9, _ and -")
-    return {str(name): overrides or {} for name, overrides in studies[study].items()}
+    return {str(name): {**common, **(overrides or {})} for name, overrides in own.items()}
 
 
 def merged(source: Path, subjects: int | None, overrides: dict | None = None) -> DictConfig:
@@ -124,10 +127,10 @@ def prepare(source: Path, folder: Path, overrides: dict, subjects: int | None = 
     """A DVC project for one setting: parameters of its own, photos and code by link, one cache for all.
 
     Args:
-        overrides: dotted parameter -> value; `photos` keeps only the first so many of every subject.
+        overrides: dotted parameter -> value; `photos` is how many of every subject are used, else 5.
     """
     overrides = dict(overrides)
-    photos = overrides.pop("photos", None)
+    photos = overrides.pop("photos", PHOTOS)
     params = merged(source, subjects, overrides)
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / "params.yaml") as part:

@@ -1,6 +1,7 @@
 """Make the embedded base: python -m pretrain STEP [--work DIR] [--modules DIR] [--go-on].
 
 Steps, in order: render, photos, tokenizer, transformer, encoders, pack, check. Training steps resume after a kill.
+The step `unpack` puts the packed base into the work folder, to train it further with --go-on.
 """
 
 from __future__ import annotations
@@ -45,23 +46,26 @@ class Given:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pretrain", description=__doc__.splitlines()[0])
-    parser.add_argument("step", choices=list(STEPS))
+    parser.add_argument("step", choices=[*STEPS, "unpack"])
     parser.add_argument("--work", type=Path, default=HERE / "work", help="folder of pictures and resume files")
     parser.add_argument("--modules", type=Path, default=HERE / "node_modules", help="where npm put the art")
     parser.add_argument("--go-on", action="store_true", help="train on with other parameters or pictures")
     given = parser.parse_args()
     try:
-        STEPS[given.step](Given(OmegaConf.load(HERE / "params.yaml"), given.work, given.modules, given.go_on))
+        step = unpack if given.step == "unpack" else STEPS[given.step]
+        step(Given(OmegaConf.load(HERE / "params.yaml"), given.work, given.modules, given.go_on))
     except (InputError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
 def render(given: Given) -> None:
-    from pretrain.render import render
+    from pretrain.render import BANKS, render
 
     params = given.params
-    render(given.modules, given.bank, params.render.pictures, params.pixels, params.seed, os.cpu_count() or 1)
+    for bank in BANKS:
+        folder, count = given.bank / bank, params.render[bank]
+        render(given.modules, folder, bank, count, params.pixels, params.seed, os.cpu_count() or 1)
 
 
 def photos(given: Given) -> None:
@@ -79,11 +83,11 @@ def tokenizer(given: Given) -> None:
     from pretrain.train_tokenizer import train
 
     params, own, work = given.params, given.params.tokenizer, given.work
-    key = key_of(own, *given.needs("bank/pictures.npy", "bank/photos.npy"))
+    key = key_of(own, *given.needs("bank/varied/pictures.npy", "bank/photos.npy"))
     torch.manual_seed(params.seed)
     with logged(work / "tokenizer.pt", own, key, given.go_on, work / "tokenizer.png", work / "photos.png") as ledger:
         train(
-            load(given.bank)[0],
+            load(given.bank / "varied")[0],
             load_photos(given.bank),
             new_autoencoder(params),
             quantizer_of(params),
@@ -99,8 +103,6 @@ def tokenizer(given: Given) -> None:
 
 
 def transformer(given: Given) -> None:
-    import numpy as np
-
     from arbooth.model.quantizer import SelfCorrection
     from pretrain.ledger import key_of, logged
     from pretrain.pack import load_autoencoder, quantizer_of, transformer_config
@@ -109,18 +111,14 @@ def transformer(given: Given) -> None:
     from pretrain.words import word_list
 
     params, own, work = given.params, given.params.transformer, given.work
-    inputs = given.needs("tokenizer.pt", "bank/pictures.npy", "bank/views.json")
+    inputs = given.needs("tokenizer.pt", "bank/studio/pictures.npy", "bank/studio/views.json")
     key = key_of(own, *inputs, words=word_list())
-    pictures, views = load(given.bank)
+    pictures, views = load(given.bank / "studio")
     net, quantizer = load_autoencoder(params, work), quantizer_of(params)
-    known = nouns(params)
-    chosen = np.array([i for i, view in enumerate(views) if set(view.nouns) <= set(known)])
     with logged(work / "transformer.pt", own, key, given.go_on, work / "transformer.png") as ledger:
         train(
-            encode_pictures(
-                net, pictures, chosen, work / "features.pt", key_of(given.params.tokenizer, *inputs, words=known)
-            ),
-            [views[i] for i in chosen],
+            encode_pictures(net, pictures, work / "features.pt", key_of(params.tokenizer, *inputs)),
+            views,
             quantizer,
             net,
             new_networks(transformer_config(params), own.text_layers, params.seed),
@@ -136,13 +134,6 @@ def transformer(given: Given) -> None:
         )
 
 
-def nouns(params: DictConfig) -> list[str]:
-    """The classes that the transformer is trained on: the first so many of the world's table."""
-    from pretrain.art import CLASSES
-
-    return list(CLASSES)[: params.transformer.classes]
-
-
 def encoders(given: Given) -> None:
     from pretrain.ledger import key_of, logged
     from pretrain.render import load
@@ -150,10 +141,12 @@ def encoders(given: Given) -> None:
     from pretrain.words import word_list
 
     params, own, work = given.params, given.params.encoders, given.work
-    key = key_of(own, *given.needs("bank/pictures.npy", "bank/views.json"), words=word_list())
+    inputs = [f"bank/{bank}/{file}" for bank in ("varied", "others") for file in ("pictures.npy", "views.json")]
+    key = key_of(own, *given.needs(*inputs), words=word_list())
     with logged(work / "encoders.pt", own, key, given.go_on) as ledger:
         train(
-            *load(given.bank),
+            *load(given.bank / "varied"),
+            *load(given.bank / "others"),
             work,
             steps=own.steps,
             decay=own.decay,
@@ -171,10 +164,16 @@ def pack(given: Given) -> None:
     pack(given.params, given.work, given.modules)
 
 
+def unpack(given: Given) -> None:
+    from pretrain.pack import unpack
+
+    unpack(given.work)
+
+
 def check(given: Given) -> None:
     from pretrain.check import check
 
-    check(given.work, nouns(given.params), given.params.check.pictures, given.params.seed, given.modules)
+    check(given.work, given.params.check.pictures, given.params.seed, given.modules)
 
 
 STEPS = {

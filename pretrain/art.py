@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,8 @@ ACCESSORIES: dict[str, list[str]] = {
     "a bow": ["ribbon"],
     "a cap": ["billed-cap"],
 }
+# Other drawings, without a place in captions: what else the encoders learn to tell apart.
+CATEGORIES = ("Activities", "Animals & Nature", "Food & Drink", "Objects", "Travel & Places")
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,6 @@ class Art:
         if not self.modules.is_dir():
             raise FileNotFoundError(f"no art at {modules}: run `npm install` in pretrain/")
         self._icons: dict[str, dict] = {}
-        self._codes: dict[str, str] = {}
 
     def drawings(self, table: dict[str, list[str]]) -> dict[str, list[Drawing]]:
         """Every drawing of a table, by noun."""
@@ -117,6 +119,19 @@ class Art:
             noun: [self._drawing(noun, own, where) for own in names for where in STYLES]
             for noun, names in table.items()
         }
+
+    def others(self) -> dict[str, list[Drawing]]:
+        """Drawings of things that all three sets have and the world has not, by emoji."""
+        listed = json.loads((self.modules / "@iconify-json/noto/metadata.json").read_text())["categories"]
+        known = {name for table in (CLASSES, HELD_OUT, ACCESSORIES) for names in table.values() for name in names}
+        names = sorted({name for category in CATEGORIES for name in listed[category]} - known)
+        names = [name for name in names if not name.endswith(("-oclock", "-thirty"))]  # clocks that tell other times
+        return self.drawings({name: [name] for name in names if all(self._has(where, name) for where in STYLES)})
+
+    def _has(self, where: str, name: str) -> bool:
+        if where == "fluent":
+            return self._fluent_path(name) is not None
+        return any(name in self._set(where)[kind] for kind in ("icons", "aliases"))
 
     def _drawing(self, noun: str, name: str, where: str) -> Drawing:
         image = self._fluent(name) if where == "fluent" else self._svg(where, name)
@@ -126,21 +141,28 @@ class Art:
         return Drawing(f"{where}/{name}", noun, image)
 
     def _fluent(self, name: str) -> Image.Image:
-        folder = self.modules / "@lobehub/fluent-emoji-3d/assets"
-        # Its files are named by code points; Noto's table has them for every name.
-        if not self._codes:
-            table = json.loads((self.modules / "@iconify-json/noto/chars.json").read_text())
-            self._codes = {name: code for code, name in table.items()}
-        code = self._codes[name]
-        path = folder / f"{code}.webp"
-        return Image.open(path if path.exists() else folder / f"{code}-fe0f.webp").convert("RGBA")
+        return Image.open(self._fluent_path(name)).convert("RGBA")
+
+    def _fluent_path(self, name: str) -> Path | None:
+        """Its files are named by code points; Noto's table has them for every name."""
+        folder, code = self.modules / "@lobehub/fluent-emoji-3d/assets", self._codes.get(name)
+        found = [path for path in (folder / f"{code}.webp", folder / f"{code}-fe0f.webp") if path.exists()]
+        return found[0] if found else None
+
+    @cached_property
+    def _codes(self) -> dict[str, str]:
+        table = json.loads((self.modules / "@iconify-json/noto/chars.json").read_text())
+        return {name: code for code, name in table.items()}
+
+    def _set(self, where: str) -> dict:
+        if where not in self._icons:
+            self._icons[where] = json.loads((self.modules / "@iconify-json" / where / "icons.json").read_text())
+        return self._icons[where]
 
     def _svg(self, where: str, name: str) -> Image.Image:
         import resvg_py
 
-        if where not in self._icons:
-            self._icons[where] = json.loads((self.modules / "@iconify-json" / where / "icons.json").read_text())
-        icons = self._icons[where]
+        icons = self._set(where)
         name = icons["aliases"].get(name, {}).get("parent", name) if name not in icons["icons"] else name
         icon = icons["icons"][name]
         width, height = icon.get("width", icons.get("width", 16)), icon.get("height", icons.get("height", 16))

@@ -24,17 +24,17 @@ from pretrain.world import COLOURS, PLACES, SIZES, View, World, article
 UNSEEN = 128  # pictures of the world that the tokenizer is measured on
 
 
-def check(out: Path, nouns: list[str], pictures: int, seed: int, modules: Path | None = None) -> dict[str, float]:
+def check(out: Path, pictures: int, seed: int, modules: Path | None = None) -> dict[str, float]:
     """Paint `pictures` of random views, write a sheet and what is right to `out/check.*`, print it.
 
-    All prompts name class and scene, many a colour or an accessory, some a size, a place or a second thing, in a
-    wording that no training caption has. Where `modules` holds the art, true pictures of the same views are judged
-    too, to tell the judge's mistakes from the painter's. The tokenizer is measured as well: in dB, on pictures of the world that nothing was
-    trained on and on photographs in `out/unseen` (where there are any).
+    All prompts name class and scene, many a colour or an accessory, some a size or a place, in a wording that no
+    training caption has. Where `modules` holds the art, true pictures of the same views are judged too, to tell the
+    judge's mistakes from the painter's. The tokenizer is measured as well: in dB, on pictures of the world that
+    nothing was trained on and on photographs in `out/unseen` (where there are any).
     """
     painter, judge = Painter(load_base("embedded", out, out)), load_judge(EMBEDDED)
     rng = np.random.default_rng([seed, 7])
-    asked = [_asked(rng, nouns) for _ in range(pictures)]
+    asked = [_asked(rng) for _ in range(pictures)]
     prompts = [(_prompt(wanted), index) for index, wanted in enumerate(asked)]
     painted = painter.paint(prompts, seed, painter.sampling(), progress=lambda x: track(x, "painting", pictures))
     tiles = [painting.pixels for painting in painted]
@@ -58,9 +58,6 @@ def _shares(judge: Judge, asked: list[dict[str, str]], pictures: list[np.ndarray
     """How often each question has the right answer; of "class", each class too."""
     right = defaultdict(list)
     for wanted, pixels in zip(asked, pictures):
-        if "beside" in wanted:
-            right["two things"].append(_sides(judge, pixels) == (wanted["class"], wanted["beside"]))
-            continue
         said = _answers(judge, pixels)
         for question, answer in wanted.items():
             right[question].append(said[question] == answer)
@@ -85,12 +82,9 @@ def _rendered(world: World, asked: list[dict[str, str]], seed: int) -> list[np.n
     pictures = []
     for index, wanted in enumerate(asked):
         rng, own = np.random.default_rng([seed, 9, index]), dict(wanted)
-        drawing, *beside = (
-            world.drawings[noun][rng.integers(len(world.drawings[noun]))]
-            for noun in (own.pop("class"), own.pop("beside", None))
-            if noun
-        )
-        pictures.append(np.asarray(world.render(rng, View(drawing, **own, beside=beside[0] if beside else None))))
+        drawings = world.drawings[own.pop("class")]
+        view = View(drawings[rng.integers(len(drawings))], **own)
+        pictures.append(np.asarray(world.render(rng, view)))
     return pictures
 
 
@@ -108,18 +102,9 @@ def _answers(judge: Judge, pixels: np.ndarray) -> dict[str, str]:
     return judge.answers(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255)[0]
 
 
-def _sides(judge: Judge, pixels: np.ndarray) -> tuple[str, str]:
-    """The classes of what stands on the left and on the right: the judge knows one thing only, so it sees halves."""
-    half = pixels.shape[1] // 2
-    sides = (np.pad(part, ((0, 0), (half // 2, half // 2), (0, 0)), "edge") for part in np.split(pixels, 2, axis=1))
-    return tuple(_answers(judge, side)["class"] for side in sides)
-
-
-def _asked(rng: np.random.Generator, nouns: list[str]) -> dict[str, str]:
+def _asked(rng: np.random.Generator) -> dict[str, str]:
     one_of = lambda words: list(words)[rng.integers(len(words))]  # noqa: E731
-    asked = {"class": one_of(nouns), "scene": one_of(SCENES)}
-    if rng.random() < 1 / 10:
-        return asked | {"beside": one_of(nouns)}
+    asked = {"class": one_of(CLASSES), "scene": one_of(SCENES)}
     if rng.random() < 1 / 2:
         asked["colour"] = one_of(COLOURS)
     if rng.random() < 1 / 3:
@@ -134,6 +119,5 @@ def _asked(rng: np.random.Generator, nouns: list[str]) -> dict[str, str]:
 def _prompt(asked: dict[str, str]) -> str:
     thing = " ".join(asked[question] for question in ("size", "colour", "class") if question in asked)
     worn = f" wearing {asked['accessory']}" if "accessory" in asked else ""
-    other = f" next to {article(asked['beside'])}{asked['beside']}" if "beside" in asked else ""
     place = f" {asked['place']}" if "place" in asked else ""
-    return f"{asked['scene']} , {article(thing)}{thing}{worn}{other}{place}"
+    return f"{asked['scene']} , {article(thing)}{thing}{worn}{place}"

@@ -18,8 +18,8 @@ WARMUP = 100
 class Muon(torch.optim.Optimizer):
     """Momentum whose step is the nearest orthogonal matrix, by a Newton-Schulz iteration (Jordan et al., 2024).
 
-    PyTorch's own takes matrices only and iterates in bfloat16, which is slow on most CPUs; this one takes
-    convolutions as well (kernels flattened to rows) and stays in float32.
+    PyTorch's own takes matrices only; this one takes convolutions as well (kernels flattened to rows), and iterates
+    in bfloat16 only where that is fast.
     """
 
     def __init__(self, parameters, lr: float, momentum: float = 0.95, weight_decay: float = 0.01) -> None:
@@ -44,11 +44,16 @@ def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
     a, b, c = 3.4445, -4.7750, 2.0315  # a quintic whose iterates settle between 0.7 and 1.2
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
-    x = x / (x.norm() + 1e-7)
+    x = (x / (x.norm() + 1e-7)).to(torch.bfloat16 if has_bfloat16(matrix.device) else matrix.dtype)
     for _ in range(iterations):
         square = x @ x.T
         x = a * x + (b * square + c * square @ square) @ x
-    return x.T if tall else x
+    return (x.T if tall else x).to(matrix.dtype)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Are matrices multiplied faster in bfloat16 than in float32 there?"""
+    return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
 
 
 def optimizers(net: nn.Module, rate: float, is_hidden: Callable[[str, Tensor], bool]) -> list[torch.optim.Optimizer]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +14,23 @@ from arbooth.data.files import write_json
 from arbooth.errors import InputError
 from arbooth.progress import track
 from pretrain.art import ACCESSORIES, CLASSES, Art, Drawing
-from pretrain.world import View, World
+from pretrain.world import STUDIO, VARIED, View, World
 
 CHUNK = 256
+# What is rendered: the world as the transformer learns it, the world with more variety, and other drawings.
+BANKS = ("studio", "varied", "others")
 
 
-def render(modules: Path, out: Path, count: int, pixels: int, seed: int, workers: int) -> None:
-    """Write `pictures.npy` [count,pixels,pixels,3] uint8 and `views.json` to the folder `out`."""
+def render(modules: Path, out: Path, bank: str, count: int, pixels: int, seed: int, workers: int) -> None:
+    """Write `pictures.npy` [count,pixels,pixels,3] uint8 and `views.json` of one of `BANKS` to the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
     part = out / "pictures.part.npy"
     pictures = np.lib.format.open_memmap(part, "w+", np.uint8, (count, pixels, pixels, 3))
     views: list[dict] = []
-    jobs = [(modules, pixels, seed, start, min(CHUNK, count - start)) for start in range(0, count, CHUNK)]
+    jobs = [(modules, bank, pixels, seed, start, min(CHUNK, count - start)) for start in range(0, count, CHUNK)]
     with ProcessPoolExecutor(workers) as pool:
-        for job, (block, shown) in track(zip(jobs, pool.map(_chunk, jobs)), "rendering", len(jobs)):
-            pictures[job[3] : job[3] + job[4]] = block
+        for job, (block, shown) in track(zip(jobs, pool.map(_chunk, jobs)), f"rendering {bank}", len(jobs)):
+            pictures[job[4] : job[4] + job[5]] = block
             views.extend(shown)
     pictures.flush()
     # Without the pictures of before, so that a kill in between leaves a bank that is refused.
@@ -45,12 +48,8 @@ def load(folder: Path) -> tuple[np.ndarray, list[View]]:
     rows = json.loads((folder / "views.json").read_text())
     if not rows or rows[0].keys() != View.__dataclass_fields__.keys():
         raise InputError(f"{folder} was rendered by other code: run the step `render` again")
-    views = [View(**{**row, "drawing": _named(row["drawing"]), "beside": _named(row["beside"])}) for row in rows]
+    views = [View(**{**row, "drawing": Drawing(*row["drawing"], None)}) for row in rows]
     return np.load(folder / "pictures.npy", mmap_mode="r"), views
-
-
-def _named(row: list[str] | None) -> Drawing | None:
-    return None if row is None else Drawing(*row, None)
 
 
 def load_photos(folder: Path) -> np.ndarray:
@@ -83,26 +82,23 @@ def crop_photos(folder: Path, out: Path, count: int, pixels: int, seed: int) -> 
     part.rename(out / "photos.npy")
 
 
-_WORLDS: dict[tuple, World] = {}
+@lru_cache(maxsize=1)
+def _world(modules: Path, bank: str, pixels: int) -> World:
+    art = Art(modules)
+    drawings = art.others() if bank == "others" else art.drawings(CLASSES)
+    return World(drawings, art.drawings(ACCESSORIES), pixels, STUDIO if bank == "studio" else VARIED)
 
 
-def _chunk(job: tuple[Path, int, int, int, int]) -> tuple[np.ndarray, list[dict]]:
-    modules, pixels, seed, start, count = job
-    if (modules, pixels) not in _WORLDS:
-        art = Art(modules)
-        _WORLDS[modules, pixels] = World(art.drawings(CLASSES), art.drawings(ACCESSORIES), pixels)
-    world = _WORLDS[modules, pixels]
+def _chunk(job: tuple[Path, str, int, int, int, int]) -> tuple[np.ndarray, list[dict]]:
+    modules, bank, pixels, seed, start, count = job
+    world = _world(modules, bank, pixels)
     block, shown = [], []
     for index in range(start, start + count):
         # One generator a picture, so that the pictures do not depend on chunks or workers.
-        rng = np.random.default_rng([seed, index])
+        rng = np.random.default_rng([seed, BANKS.index(bank), index])
         view = world.view(rng)
+        if bank == "others":
+            view = View(view.drawing, view.scene)
         block.append(np.asarray(world.render(rng, view)))
-        shown.append(
-            {
-                **vars(view),
-                "drawing": [view.drawing.name, view.drawing.noun],
-                "beside": [view.beside.name, view.beside.noun] if view.beside else None,
-            }
-        )
+        shown.append({**vars(view), "drawing": [view.drawing.name, view.drawing.noun]})
     return np.stack(block), shown

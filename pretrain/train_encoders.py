@@ -15,7 +15,7 @@ from arbooth.metrics.judge import Judge
 from arbooth.settings import torch_device
 from pretrain.art import ACCESSORIES, CLASSES
 from pretrain.ledger import Ledger
-from pretrain.optimize import optimizers, run
+from pretrain.optimize import has_bfloat16, optimizers, run
 from pretrain.scenes import SCENES
 from pretrain.words import word_list
 from pretrain.world import COLOURS, PLACES, SIZES, View, caption
@@ -70,6 +70,8 @@ def is_hidden(name: str, parameter: Tensor) -> bool:
 def train(
     pictures: np.ndarray,
     views: list[View],
+    others: np.ndarray,
+    other_views: list[View],
     folder: Path,
     *,
     steps: int,
@@ -79,13 +81,18 @@ def train(
     seed: int,
     ledger: Ledger | None = None,
 ) -> None:
-    """Train or go on training on the pictures of one thing; the resume file lies in `folder`."""
+    """Train or go on training; the resume file lies in `folder`.
+
+    Args:
+        pictures, views: of the world, for everything.
+        others, other_views: of drawings that captions can't name: half as many a step, for the subject tower alone,
+            which must tell apart drawings that nothing was trained on.
+    """
     torch.manual_seed(seed)
-    alone = np.array([i for i, view in enumerate(views) if view.beside is None])
-    numbers = {name: i for i, name in enumerate(sorted({identity(v) for v in views}))}
+    numbers = {name: i for i, name in enumerate(sorted({identity(v) for v in [*views, *other_views]}))}
     device = torch_device()
-    net = Trained(len(numbers)).to(device)
-    subjects = torch.tensor([numbers[identity(v)] for v in views]).to(device)
+    net = Trained(len(numbers)).to(device, memory_format=torch.channels_last)
+    subjects = torch.tensor([numbers[identity(v)] for v in [*views, *other_views]]).to(device)
     answers = {
         q: torch.tensor([own.index(shown(v)[q]) for v in views]).to(device) for q, own in net.judge.labels.items()
     }
@@ -93,23 +100,27 @@ def train(
 
     def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
-        chosen = np.sort(alone[rng.integers(0, len(alone), batch)])
-        pixels = _varied(rng, torch.from_numpy(pictures[chosen]).permute(0, 3, 1, 2).float() / 255).to(device)
-        # Photos show a subject from either side; only the other towers must tell left from right.
-        turned = torch.from_numpy(rng.random(batch) < 0.3)[:, None, None, None].to(device)
-        features = F.normalize(net.encoders.subject(torch.where(turned, pixels.flip(-1), pixels))[1], dim=-1)
+        chosen = np.sort(rng.integers(0, len(views), batch))
+        added = np.sort(rng.integers(0, len(other_views), batch // 2))
+        drawn = torch.from_numpy(np.concatenate([pictures[chosen], others[added]])).permute(0, 3, 1, 2).float() / 255
+        drawn = _varied(rng, drawn).to(device, memory_format=torch.channels_last)
+        pixels = drawn[:batch]
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
+            # Photos show a subject from either side; only the other towers must tell left from right.
+            turned = torch.from_numpy(rng.random(len(drawn)) < 0.3)[:, None, None, None].to(device)
+            features = F.normalize(net.encoders.subject(torch.where(turned, drawn.flip(-1), drawn))[1].float(), dim=-1)
+            image = F.normalize(net.encoders.joint(pixels)[1].float(), dim=-1)
+            said = net.judge(pixels)
         which = 16 * features @ F.normalize(net.centres, dim=-1).T
-        subject_loss = F.cross_entropy(which, subjects[chosen])
-        image = F.normalize(net.encoders.joint(pixels)[1], dim=-1)
+        own_subject = subjects[np.concatenate([chosen, len(views) + added])]
         text = F.normalize(net.encoders.words([caption(rng, views[i]) for i in chosen]), dim=-1)
         match, own = net.sharpness.exp().clamp(max=50) * image @ text.T, torch.arange(batch, device=device)
         joint_loss = (F.cross_entropy(match, own) + F.cross_entropy(match.T, own)) / 2
-        said = net.judge(pixels)
-        judge_loss = sum(F.cross_entropy(said[q], answers[q][chosen]) for q in said)
+        judge_loss = sum(F.cross_entropy(said[q].float(), answers[q][chosen]) for q in said)
         right.update({q: (said[q].argmax(1) == answers[q][chosen]).float().mean().item() for q in said})
-        right["subject"] = (which.argmax(1) == subjects[chosen]).float().mean().item()
+        right["subject"] = (which.argmax(1) == own_subject).float().mean().item()
         right["caption"] = (match.argmax(1) == own).float().mean().item()
-        return subject_loss + joint_loss + judge_loss
+        return F.cross_entropy(which, own_subject) + joint_loss + judge_loss
 
     run(
         net,

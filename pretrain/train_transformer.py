@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from arbooth.model.autoencoder import Autoencoder, to_uint8
 from arbooth.model.quantizer import Quantizer, SelfCorrection
@@ -21,7 +23,7 @@ from arbooth.progress import track
 from arbooth.settings import torch_device
 from pretrain import checkpoint
 from pretrain.ledger import Ledger
-from pretrain.optimize import optimizers, run
+from pretrain.optimize import has_bfloat16, optimizers, run
 from pretrain.train_tokenizer import to_pixels
 from pretrain.words import build_encoder, build_tokenizer, drop_words
 from pretrain.world import View, caption
@@ -43,19 +45,17 @@ SHOWN = (
 
 
 @torch.no_grad()
-def encode_pictures(net: Autoencoder, pictures: np.ndarray, chosen: np.ndarray, cache: Path, key: str) -> Tensor:
-    """Raw features of the chosen pictures, float16 [N,D,H,W]: the sign decides, so half precision will do.
+def encode_pictures(net: Autoencoder, pictures: np.ndarray, cache: Path, key: str) -> Tensor:
+    """Raw features of pictures, float16 [N,D,H,W]: the sign decides, so half precision will do.
 
-    They are kept in the file `cache`, and made anew when `key` (the tokenizer and the choice) differs.
+    They are kept in the file `cache`, and made anew when `key` (of the tokenizer and the pictures) differs.
     """
     kept = checkpoint.load(cache)
     if kept and kept["key"] == key:
         return kept["features"]
-    parts, device = np.array_split(chosen, max(1, len(chosen) // 256)), torch_device()
+    parts, device = np.array_split(pictures, max(1, len(pictures) // 256)), torch_device()
     net.to(device)
-    made = [
-        net.encode(to_pixels(pictures[part]).to(device)).half().cpu() for part in track(parts, "encoding", len(parts))
-    ]
+    made = [net.encode(to_pixels(part).to(device)).half().cpu() for part in track(parts, "encoding", len(parts))]
     checkpoint.save(cache, key=key, features=torch.cat(made))
     return torch.cat(made)
 
@@ -131,8 +131,7 @@ def train(
     device = torch_device()
     both.to(device), autoencoder.to(device)
     net, encoder = both["transformer"], both["text"]
-    # Where matrices have a bfloat16 unit it pays; on a CPU without one it does not.
-    net.compute = "bfloat16" if device.type == "cuda" else "float32"
+    net.compute = "bfloat16" if has_bfloat16(device) else "float32"
 
     def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
@@ -142,7 +141,8 @@ def train(
         tokens = quantizer.encode(features[chosen].float().to(device), correction=correction, generator=flips)
         inputs, bits = tokens.inputs[:, : schedule.length - 1], tokens.bits[:, : schedule.length]
         text = _text(rng, [views[i] for i in chosen], tokenizer, encoder, net)
-        logits = net(text, inputs, schedule)
+        with _attention_kernel(device):
+            logits = net(text, inputs, schedule)
         per_bit = F.binary_cross_entropy_with_logits(logits[..., 1] - logits[..., 0], bits.float(), reduction="none")
         return (per_bit.mean(-1) * scale_weights(schedule).to(device)).mean()
 
@@ -163,6 +163,11 @@ def train(
         show=show,
         ledger=ledger,
     )
+
+
+def _attention_kernel(device: torch.device):
+    """Plain products on a CPU: with this few tokens its fused kernel is the slower one, far so in bfloat16."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def _text(rng, views: list[View], tokenizer, encoder, net: Transformer) -> Text:

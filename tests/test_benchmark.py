@@ -62,7 +62,7 @@ def test_every_setting_of_every_study_is_valid(monkeypatch, tmp_path, name):
     source = ROOT / "benchmarks" / name
     for study in OmegaConf.load(source / "studies.yaml"):
         for setting, overrides in _settings(source, study).items():
-            overrides.pop("photos")
+            overrides.pop("photos", None)
             OmegaConf.save(merged(source, None, overrides), tmp_path / f"{study}-{setting}.yaml")
             load_params(tmp_path / f"{study}-{setting}.yaml")
 

@@ -26,17 +26,18 @@ def test_crops_repeat_and_come_from_every_photograph(tmp_path):
 
 
 def test_views_come_back_as_they_were_written(monkeypatch, tmp_path):
-    cat, owl = (Drawing(f"noto/{noun}", noun, Image.new("RGBA", (8, 8), "red")) for noun in ("cat", "owl"))
-    view = View(cat, "at night", "red", None, None, None, owl)
-    world = World({"cat": [cat], "owl": [owl]}, {"a crown": [owl]}, 16)
+    cat = Drawing("noto/cat", "cat", Image.new("RGBA", (8, 8), "red"))
+    view = View(cat, "at night", "red", None, None, None)
+    world = World({"cat": [cat]}, {"a crown": [cat]}, 16)
     monkeypatch.setattr(world, "view", lambda rng: view)
-    monkeypatch.setitem(render_module._WORLDS, (tmp_path, 16), world)
-    block, shown = render_module._chunk((tmp_path, 16, 0, 0, 2))
+    monkeypatch.setattr(render_module, "_world", lambda *_: world)
+    block, shown = render_module._chunk((tmp_path, "studio", 16, 0, 0, 2))
     np.save(tmp_path / "pictures.npy", block)
     write_json(tmp_path / "views.json", shown)
     pictures, views = load(tmp_path)
-    nameless = [replace(view, drawing=replace(cat, rgba=None), beside=replace(owl, rgba=None))] * 2
-    assert np.array_equal(pictures, block) and views == nameless and views[0].nouns == ["cat", "owl"]
+    assert np.array_equal(pictures, block) and views == [replace(view, drawing=replace(cat, rgba=None))] * 2
+    block, shown = render_module._chunk((tmp_path, "others", 16, 0, 0, 2))
+    assert shown[0]["colour"] is None and shown[0]["scene"] == "at night"
     write_json(tmp_path / "views.json", [{"drawing": "noto/cat"}])
     with pytest.raises(InputError, match="run the step `render` again"):
         load(tmp_path)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from pretrain.__main__ import STEPS, nouns
+from pretrain.__main__ import STEPS
+from pretrain.art import CLASSES
 from tests.conftest import ROOT
 
 HERE = ROOT / "pretrain"
@@ -59,7 +60,7 @@ def test_every_parameter_of_a_stage_is_in_params():
 def test_the_readme_names_every_step_and_class():
     text = (HERE / "README.md").read_text()
     assert set(STEPS) <= set(re.findall(r"python -m pretrain (\w+)", text))
-    for noun in nouns(OmegaConf.load(HERE / "params.yaml")):
+    for noun in CLASSES:
         assert noun in text, noun
 
 
