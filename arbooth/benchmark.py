@@ -164,12 +164,12 @@ def _link(link: Path, target: Path) -> None:
 
 
 def reproduce(folder: Path) -> None:
-    """Every stage up to the summary; nothing goes into the registry.
+    """Every stage up to the pictures, which the scorer reads; nothing goes into the registry.
 
     Raises:
         InputError: a stage failed; what was done stays, and the next call goes on.
     """
-    _dvc(folder, "repro", "summarize")
+    _dvc(folder, "repro", "generate")
 
 
 def _dvc(folder: Path, *arguments: str) -> None:

@@ -60,8 +60,9 @@ class Variety:
     backdrops: int | None = None
 
 
-# What no caption can say must vary little: bits of a token are drawn independently, so all of it comes out as blur.
-STUDIO = Variety(0.03, 0.01, 0.01, 1, 0.02, 0.01, backdrops=4)
+# What no caption says does not vary, but for the backdrop: bits of a token are drawn independently, so the rest would
+# come out as blur.
+STUDIO = Variety(0, 0, 0, 0, 0, 0, backdrops=4)
 # What tokenizer, encoders and judge see: more than they will be shown.
 VARIED = Variety(0.08, 0.03, 0.025, 3, 0.11, 0.04)
 # Photos of a subject are taken from all over.

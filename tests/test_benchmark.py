@@ -144,6 +144,12 @@ def test_the_floor_is_painted_anew_when_what_it_answers_changes(project):
     assert before.keys() == after.keys() and before["0000.png"] != after["0000.png"]
 
 
+def test_settings_of_a_study_have_their_common_parameters(project):
+    common = {"common": {"finetune.steps": 3}, "a": None, "b": {"finetune.steps": 5}}
+    source = copy_benchmark(project, shared=common)
+    assert _settings(source, "shared") == {"a": {"finetune.steps": 3}, "b": {"finetune.steps": 5}}
+
+
 def test_what_is_not_there_is_named(project):
     source = copy_benchmark(project, **{"odd": {"floor": {}}, "empty": {}, "plain": {"arbooth": None, 100: {}}})
     assert _settings(source, "plain") == {"arbooth": {}, "100": {}}
