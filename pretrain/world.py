@@ -65,8 +65,8 @@ class Variety:
 STUDIO = Variety(0, 0, 0, 0, 0, 0, backdrops=4)
 # What tokenizer, encoders and judge see: more than they will be shown.
 VARIED = Variety(0.08, 0.03, 0.025, 3, 0.11, 0.04)
-# Photos of a subject are taken from all over.
-FREE = Variety(0.12, 0.06, 0.04, 4, 0.11, 0.04)
+# Photos of a subject are taken by hand.
+FREE = Variety(0.08, 0.04, 0.03, 3, 0.06, 0.03)
 
 
 @dataclass(frozen=True)
