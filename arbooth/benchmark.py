@@ -268,13 +268,14 @@ class Scorer:
     def _score_prompts(
         self, prompts: list[str], pictures: Tensor, alike: list[float], is_subject: list[bool]
     ) -> Values:
-        values: Values = defaultdict(list, {"I_embedded": alike})
+        values: Values = defaultdict(list)
         joint = batched(self.encoders.joint_features, pictures)
         said = [answer for batch in pictures.split(64) for answer in self.judge.answers(batch)]
-        for prompt, hit, feature, answers in zip(prompts, is_subject, joint, said):
+        for prompt, cosine, hit, feature, answers in zip(prompts, alike, is_subject, joint, said):
             wanted = asked(prompt, self.judge.labels)
             right = [answers[question] == answer for question, answer in wanted.items()]
             if "colour" not in wanted:  # a purple cat is not to look like the photos
+                values["I_embedded"].append(cosine)
                 values["identity"].append(float(hit))
                 right.append(hit)
             values["success"].append(float(all(right)))

@@ -126,12 +126,12 @@ class World:
         self.nouns, self.scenes = list(drawings), list(SCENES)
 
     def view(self, rng: np.random.Generator) -> View:
-        """A random view: a third recoloured, a third with an accessory, some of another size or place."""
+        """A random view: nearly half recoloured, half with an accessory, some of another size or place."""
         drawing, scene = self._any(rng), self.scenes[rng.integers(len(self.scenes))]
-        colour = list(COLOURS)[rng.integers(len(COLOURS))] if rng.random() < 0.35 else None
-        worn = list(self.accessories)[rng.integers(len(self.accessories))] if rng.random() < 0.35 else None
-        size = list(SIZES)[rng.integers(len(SIZES))] if rng.random() < 0.14 else None
-        place = list(PLACES)[rng.integers(len(PLACES))] if rng.random() < 0.1 and size != "big" else None
+        colour = list(COLOURS)[rng.integers(len(COLOURS))] if rng.random() < 0.45 else None
+        worn = list(self.accessories)[rng.integers(len(self.accessories))] if rng.random() < 0.5 else None
+        size = list(SIZES)[rng.integers(len(SIZES))] if rng.random() < 0.18 else None
+        place = list(PLACES)[rng.integers(len(PLACES))] if rng.random() < 0.2 and size != "big" else None
         return View(drawing, scene, colour, worn, size, place)
 
     def _any(self, rng: np.random.Generator) -> Drawing:
