@@ -19,7 +19,7 @@ from pretrain.art import ACCESSORIES, CLASSES, Art
 from pretrain.render import photographs
 from pretrain.scenes import SCENES
 from pretrain.train_tokenizer import evaluate, to_pixels
-from pretrain.world import COLOURS, PLACES, SIZES, View, World, article
+from pretrain.world import COLOURS, PLACES, SIZES, STUDIO, View, World, article
 
 UNSEEN = 128  # pictures of the world that the tokenizer is measured on
 
@@ -78,13 +78,13 @@ def _world(modules: Path | None) -> World | None:
 
 
 def _rendered(world: World, asked: list[dict[str, str]], seed: int) -> list[np.ndarray]:
-    """True pictures of what is asked for, each of any drawing of its class."""
-    pictures = []
+    """True pictures of what is asked for, in the studio, each of any drawing of its class."""
+    studio, pictures = World(world.drawings, world.accessories, variety=STUDIO), []
     for index, wanted in enumerate(asked):
         rng, own = np.random.default_rng([seed, 9, index]), dict(wanted)
         drawings = world.drawings[own.pop("class")]
         view = View(drawings[rng.integers(len(drawings))], **own)
-        pictures.append(np.asarray(world.render(rng, view)))
+        pictures.append(np.asarray(studio.render(rng, view)))
     return pictures
 
 

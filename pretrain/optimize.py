@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -51,9 +52,10 @@ def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
     return (x.T if tall else x).to(matrix.dtype)
 
 
+@cache
 def has_bfloat16(device: torch.device) -> bool:
     """Are matrices multiplied faster in bfloat16 than in float32 there?"""
-    return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    return device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
 
 
 def optimizers(net: nn.Module, rate: float, is_hidden: Callable[[str, Tensor], bool]) -> list[torch.optim.Optimizer]:
