@@ -11,11 +11,11 @@ from pretrain.scenes import SCENES
 from pretrain.world import COLOURS, PLACES, SIZES, TEMPLATES
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
-FILLERS = "a an the wearing next to"
+FILLERS = "a an the wearing"
 # Words that users are likely to write and that the world may learn later.
 SPARE = (
     "little large old new cute shiny wooden glass metal toy statue plushy doll standing sitting lying "
-    "near with without under over behind front inside view of from close up painting drawing style "
+    "next to near with without under over behind front inside view of from close up painting drawing style "
     "floating top background one two three street mountain lake river sky rain sun light dark black brown gray "
     "grey white gold silver hat scarf coat and its it is my your his her this that middle facing holding "
     "bird truck boat ship bear lion house tree flower ball chicken bag clock doll lamp table bed sofa book cup mug"
