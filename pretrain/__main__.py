@@ -79,6 +79,7 @@ def tokenizer(given: Given) -> None:
 
     from pretrain.ledger import key_of, logged
     from pretrain.pack import new_autoencoder, quantizer_of
+    from pretrain.perception import Perception
     from pretrain.render import load, load_photos
     from pretrain.train_tokenizer import train
 
@@ -91,6 +92,7 @@ def tokenizer(given: Given) -> None:
             load_photos(given.bank),
             new_autoencoder(params),
             quantizer_of(params),
+            Perception(params.pixels),
             work,
             steps=own.steps,
             decay=own.decay,

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from arbooth.model.autoencoder import Autoencoder, to_uint8
 from arbooth.model.quantizer import Quantizer
 from arbooth.settings import torch_device
 from pretrain.ledger import Ledger
-from pretrain.optimize import optimizers, run
+from pretrain.optimize import has_bfloat16, optimizers, run
 
 
 def to_pixels(pictures: np.ndarray) -> Tensor:
@@ -52,6 +52,7 @@ def train(
     photos: np.ndarray,
     net: Autoencoder,
     quantizer: Quantizer,
+    perception: nn.Module,
     folder: Path,
     *,
     steps: int,
@@ -67,22 +68,27 @@ def train(
     Args:
         pictures: of the world, uint8 [N,S,S,3]; the first 64 are held back to measure.
         photos: photographs of anything, likewise, so that a user's own survive.
+        perception: a distance of two batches of pictures, as eyes see it.
         photo_share: how much of a batch they are.
     """
     device = torch_device()
     net.to(device, memory_format=torch.channels_last)
     held, real = (to_pixels(np.array(bank[:64])).to(device) for bank in (pictures, photos))
     from_photos = round(batch * photo_share)
+    perception.to(device, memory_format=torch.channels_last)
 
     def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
         drawn = pictures[np.sort(rng.integers(64, len(pictures), batch - from_photos))]
         pixels = to_pixels(np.concatenate([drawn, photos[np.sort(rng.integers(64, len(photos), from_photos))]]))
         pixels = pixels.to(device, memory_format=torch.channels_last)
-        features = net.encode(pixels)
-        codes, usage = quantize(quantizer, features)
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
+            features = net.encode(pixels).float()
+            codes, usage = quantize(quantizer, features)
+            made = net.decoder(codes).float()
+            seen = perception(made, pixels)
         commit = (features - codes.detach()).pow(2).mean() * quantizer.bits
-        return reconstruction_loss(net.decoder(codes), pixels) + 0.05 * commit + 0.2 * usage
+        return reconstruction_loss(made, pixels) + 0.5 * seen + 0.05 * commit + 0.2 * usage
 
     def show() -> dict[str, float]:
         return {

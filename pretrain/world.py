@@ -34,9 +34,9 @@ TEMPLATES = (
 # Where a thing stands and how large it is, as fractions of the picture: its longer side, the middle of it, its foot.
 SIZE, MIDDLE, FOOT = 0.70, 0.5, 0.91
 # What captions can say of it. What stands aside is small enough to fit.
-SIZES = {"small": 0.46, "big": 0.87}
-PLACES = {"on the left": 0.29, "on the right": 0.71}
-ASIDE = 0.50
+SIZES = {"small": 0.56, "big": 0.87}
+PLACES = {"on the left": 0.31, "on the right": 0.69}
+ASIDE = 0.60
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,11 @@ class World:
         self.nouns, self.scenes = list(drawings), list(SCENES)
 
     def view(self, rng: np.random.Generator) -> View:
-        """A random view: nearly half recoloured, half with an accessory, some of another size or place."""
+        """A random view: half recoloured, more than half with an accessory, some of another size or place."""
         drawing, scene = self._any(rng), self.scenes[rng.integers(len(self.scenes))]
-        colour = list(COLOURS)[rng.integers(len(COLOURS))] if rng.random() < 0.45 else None
-        worn = list(self.accessories)[rng.integers(len(self.accessories))] if rng.random() < 0.5 else None
-        size = list(SIZES)[rng.integers(len(SIZES))] if rng.random() < 0.18 else None
+        colour = list(COLOURS)[rng.integers(len(COLOURS))] if rng.random() < 0.5 else None
+        worn = list(self.accessories)[rng.integers(len(self.accessories))] if rng.random() < 0.55 else None
+        size = list(SIZES)[rng.integers(len(SIZES))] if rng.random() < 0.2 else None
         place = list(PLACES)[rng.integers(len(PLACES))] if rng.random() < 0.2 and size != "big" else None
         return View(drawing, scene, colour, worn, size, place)
 

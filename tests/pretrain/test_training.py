@@ -41,7 +41,18 @@ def test_the_tokenizer_learns_and_shows(toy, tmp_path):
     held = train_tokenizer.to_pixels(toy[0][:64])
     before = train_tokenizer.evaluate(net, QUANTIZER, held)
     train_tokenizer.train(
-        toy[0], toy[0], net, QUANTIZER, tmp_path, steps=30, decay=10, batch=8, rate=2e-3, photo_share=0.25, seed=0
+        toy[0],
+        toy[0],
+        net,
+        QUANTIZER,
+        torch.nn.MSELoss(),
+        tmp_path,
+        steps=30,
+        decay=10,
+        batch=8,
+        rate=2e-3,
+        photo_share=0.25,
+        seed=0,
     )
     assert train_tokenizer.evaluate(net, QUANTIZER, held) > before + 1
     with Image.open(tmp_path / "tokenizer.png") as sheet:
