@@ -203,14 +203,13 @@ def benchmark(
 
 @app.command()
 def results(
-    name: Annotated[str, typer.Argument(help="a folder of benchmarks/, say mini")] = "mini",
     page: Annotated[Path, typer.Option(help="the page whose tables and plots are renewed")] = Path("docs/results.md"),
 ) -> None:
     """Renew the results page from what was measured."""
     from arbooth.results import write_results
     from arbooth.settings import settings
 
-    count = write_results(settings().project / page, settings().project / "benchmarks" / name / "results")
+    count = write_results(settings().project / page, settings().project / "benchmarks")
     typer.echo(f"wrote {page} with {count} tables and plots")
 
 

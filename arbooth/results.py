@@ -1,8 +1,8 @@
 """The results page: prose by hand, every table and plot between its marks written from measured files.
 
-    <!-- table STUDY: METRIC, METRIC -->   ...   <!-- end -->
-    <!-- plot STUDY: METRIC, METRIC -->    ...   <!-- end -->
-    <!-- csv NAME: COLUMN, COLUMN -->      ...   <!-- end -->
+    <!-- table BENCHMARK/STUDY: METRIC, METRIC -->   ...   <!-- end -->
+    <!-- plot BENCHMARK/STUDY: METRIC, METRIC -->    ...   <!-- end -->
+    <!-- csv BENCHMARK/NAME: COLUMN, COLUMN -->      ...   <!-- end -->
 
 A metric `way NAME` is how far a setting is from floor (0) to ceiling (1) in NAME; `NAME vs SETTING` is by how much it
 is above that setting on the same subjects. Both go together: `way NAME vs SETTING`.
@@ -20,12 +20,12 @@ from arbooth.benchmark import CEILING, FLOOR, draws
 from arbooth.data.files import read_json, whole_file
 from arbooth.errors import InputError
 
-OPENING = r"<!-- (table|plot|csv) (\S+): (.+?) -->\n"
+OPENING = r"<!-- (table|plot|csv) (\S+)/(\S+): (.+?) -->\n"
 BLOCK = re.compile(OPENING + r"((?:(?!<!-- ).)*?)<!-- end -->", re.DOTALL)
 
 
-def write_results(page: Path, results: Path) -> int:
-    """Renew every block of a page from the files results/STUDY.json; returns how many there are.
+def write_results(page: Path, benchmarks: Path) -> int:
+    """Renew every block of a page from the files BENCHMARK/results/STUDY.json; returns how many there are.
 
     Raises:
         InputError: no such page, or a study or metric that was not measured.
@@ -37,13 +37,14 @@ def write_results(page: Path, results: Path) -> int:
     def renewed(match: re.Match) -> str:
         nonlocal count
         count += 1
-        kind, study, metrics = match[1], match[2], [m.strip() for m in match[3].split(",")]
+        kind, benchmark, study, metrics = match[1], match[2], match[3], [m.strip() for m in match[4].split(",")]
+        results = benchmarks / benchmark / "results"
         if kind == "csv":
             body = _columns(results / f"{study}.csv", metrics)
         else:
             measured = _measured(results, study)
             body = table(measured, metrics) if kind == "table" else _plot(page, study, measured, metrics)
-        return f"<!-- {kind} {study}: {match[3]} -->\n{body}\n<!-- end -->"
+        return f"<!-- {kind} {benchmark}/{study}: {match[4]} -->\n{body}\n<!-- end -->"
 
     before = page.read_text(encoding="utf-8")
     if len(re.findall(OPENING, before)) != len(BLOCK.findall(before)):

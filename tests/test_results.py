@@ -28,17 +28,17 @@ MEASURED = {
 @pytest.fixture
 def page(tmp_path):
     rows = [{"setting": name, "metrics": metrics} for name, metrics in MEASURED.items()]
-    write_json(tmp_path / "results" / "methods.json", rows)
+    write_json(tmp_path / "mini" / "results" / "methods.json", rows)
     page = tmp_path / "results.md"
     page.write_text(
-        "# Prose\n<!-- table methods: way identity, drift -->\nold\n<!-- end -->\nmore\n"
-        "<!-- plot methods: identity -->\n<!-- end -->\n<!-- plot methods: drift -->\n<!-- end -->\nlast\n"
+        "# Prose\n<!-- table mini/methods: way identity, drift -->\nold\n<!-- end -->\nmore\n"
+        "<!-- plot mini/methods: identity -->\n<!-- end -->\n<!-- plot mini/methods: drift -->\n<!-- end -->\nlast\n"
     )
     return page
 
 
 def test_blocks_are_renewed_and_prose_stays(page):
-    assert write_results(page, page.parent / "results") == 3
+    assert write_results(page, page.parent) == 3
     text = page.read_text()
     assert text.startswith("# Prose\n") and "\nmore\n" in text and text.endswith("last\n") and "old" not in text
     assert text.index("| naive | 0.429 (") < text.index("| arbooth | 0.857 (") < text.index("| ceiling | 1.000 (")
@@ -46,7 +46,7 @@ def test_blocks_are_renewed_and_prose_stays(page):
     for metric in ("identity", "drift"):
         assert f"![methods: {metric}](results/methods-{metric}.png)" in text
         assert (page.parent / "results" / f"methods-{metric}.png").read_bytes()[:4] == b"\x89PNG"
-    write_results(page, page.parent / "results")
+    write_results(page, page.parent)
     assert page.read_text() == text
 
 
@@ -77,32 +77,32 @@ def test_the_difference_from_another_setting_is_paired():
 
 
 def test_tables_of_analyses_are_shown_by_column(page):
-    write_table(page.parent / "results" / "layers.csv", [{"block": 0, "kind": "feed_forward", "change": 0.123456}])
-    page.write_text("<!-- csv layers: kind, change -->\n<!-- end -->")
-    write_results(page, page.parent / "results")
+    write_table(page.parent / "mini" / "results" / "layers.csv", [{"block": 0, "kind": "feed_forward", "change": 0.123456}])
+    page.write_text("<!-- csv mini/layers: kind, change -->\n<!-- end -->")
+    write_results(page, page.parent)
     assert "| kind | change |\n|---|---|\n| feed_forward | 0.123 |\n" in page.read_text()
-    page.write_text("<!-- csv layers: speed -->\n<!-- end -->")
+    page.write_text("<!-- csv mini/layers: speed -->\n<!-- end -->")
     with pytest.raises(InputError, match="no column 'speed'"):
-        write_results(page, page.parent / "results")
-    page.write_text("<!-- csv scales: kind -->\n<!-- end -->")
+        write_results(page, page.parent)
+    page.write_text("<!-- csv mini/scales: kind -->\n<!-- end -->")
     with pytest.raises(InputError, match="arbooth analyze scales"):
-        write_results(page, page.parent / "results")
+        write_results(page, page.parent)
 
 
 def test_a_block_without_its_end_is_refused_and_nothing_is_lost(page):
     page.write_text(page.read_text().replace("old\n<!-- end -->\n", ""))
     before = page.read_text()
     with pytest.raises(InputError, match="without its"):
-        write_results(page, page.parent / "results")
+        write_results(page, page.parent)
     assert page.read_text() == before
 
 
 def test_what_was_not_measured_is_named(page):
-    page.write_text("<!-- table layers: drift -->\n<!-- end -->")
+    page.write_text("<!-- table mini/layers: drift -->\n<!-- end -->")
     with pytest.raises(InputError, match="layers.json is not there: run `arbooth benchmark"):
-        write_results(page, page.parent / "results")
-    page.write_text("<!-- table methods: speed -->\n<!-- end -->")
+        write_results(page, page.parent)
+    page.write_text("<!-- table mini/methods: speed -->\n<!-- end -->")
     with pytest.raises(InputError, match="no setting has the metric 'speed'"):
-        write_results(page, page.parent / "results")
+        write_results(page, page.parent)
     with pytest.raises(InputError, match="is not there"):
-        write_results(page.parent / "nothing.md", page.parent / "results")
+        write_results(page.parent / "nothing.md", page.parent)
