@@ -77,7 +77,9 @@ def test_the_difference_from_another_setting_is_paired():
 
 
 def test_tables_of_analyses_are_shown_by_column(page):
-    write_table(page.parent / "mini" / "results" / "layers.csv", [{"block": 0, "kind": "feed_forward", "change": 0.123456}])
+    write_table(
+        page.parent / "mini" / "results" / "layers.csv", [{"block": 0, "kind": "feed_forward", "change": 0.123456}]
+    )
     page.write_text("<!-- csv mini/layers: kind, change -->\n<!-- end -->")
     write_results(page, page.parent)
     assert "| kind | change |\n|---|---|\n| feed_forward | 0.123 |\n" in page.read_text()
