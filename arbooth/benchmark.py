@@ -277,6 +277,8 @@ class Scorer:
             if "colour" not in wanted:  # a purple cat is not to look like the photos
                 values["I_embedded"].append(cosine)
                 values["identity"].append(float(hit))
+                if set(wanted) == {"scene"}:  # what a subject wears hides some of it
+                    values["identity_scene"].append(float(hit))
                 right.append(hit)
             values["success"].append(float(all(right)))
             values["T_embedded"].append(float(self.encoders.text_features(prompt) @ feature))
