@@ -221,13 +221,14 @@ def plot_scales(path: Path, rows: list[dict]) -> None:
 def _plot(path: Path, x_label: str, panels: dict[str, tuple[list[str], dict[str, list[float]]]]) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1.2 + 4.8 * len(panels), 3.6), dpi=120, layout="constrained")
-    for axes, (label, (ticks, lines)) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+    figure = Figure(figsize=(2.4 + 4.4 * len(panels), 3.6), dpi=120, layout="constrained")
+    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (label, (ticks, lines)) in zip(row, panels.items()):
         for name, values in lines.items():
             axes.plot(range(len(values)), values, marker="o", label=name)
         axes.set_xticks(range(len(ticks)), ticks)
         axes.set(xlabel=x_label, ylabel=label)
         axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     with whole_file(path) as part:
         figure.savefig(part, format="png", metadata={"Software": None})
