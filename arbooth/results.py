@@ -1,8 +1,9 @@
 """The results page: prose by hand, every table and plot between its marks written from measured files.
 
-    <!-- table BENCHMARK/STUDY: METRIC, METRIC -->   ...   <!-- end -->
-    <!-- plot BENCHMARK/STUDY: METRIC, METRIC -->    ...   <!-- end -->
-    <!-- csv BENCHMARK/NAME: COLUMN, COLUMN -->      ...   <!-- end -->
+    <!-- table BENCHMARK/STUDY: METRIC, METRIC -->                              ...   <!-- end -->
+    <!-- subjects BENCHMARK/STUDY: METRIC of SETTING, METRIC of SETTING -->      ...   <!-- end -->
+    <!-- plot BENCHMARK/STUDY: METRIC, METRIC -->                               ...   <!-- end -->
+    <!-- csv BENCHMARK/NAME: COLUMN, COLUMN -->                                 ...   <!-- end -->
 
 A metric `way NAME` is how far a setting is from floor (0) to ceiling (1) in NAME; `NAME vs SETTING` is by how much it
 is above that setting on the same subjects. Both go together: `way NAME vs SETTING`.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from arbooth.benchmark import CEILING, FLOOR, draws
 from arbooth.data.files import read_json, whole_file
 from arbooth.errors import InputError
 
-OPENING = r"<!-- (table|plot|csv) (\S+)/(\S+): (.+?) -->\n"
+OPENING = r"<!-- (table|subjects|plot|csv) (\S+)/(\S+): (.+?) -->\n"
 BLOCK = re.compile(OPENING + r"((?:(?!<!-- ).)*?)<!-- end -->", re.DOTALL)
 
 
@@ -43,7 +45,7 @@ def write_results(page: Path, benchmarks: Path) -> int:
             body = _columns(results / f"{study}.csv", metrics)
         else:
             measured = _measured(results, study)
-            body = table(measured, metrics) if kind == "table" else _plot(page, study, measured, metrics)
+            body = {"table": table, "subjects": by_subject}.get(kind, partial(_plot, page, study))(measured, metrics)
         return f"<!-- {kind} {benchmark}/{study}: {match[4]} -->\n{body}\n<!-- end -->"
 
     before = page.read_text(encoding="utf-8")
@@ -138,6 +140,25 @@ def table(measured: dict[str, dict], metrics: list[str]) -> str:
     for setting in measured:
         cells = [_cell(value(measured, setting, metric)) for metric in metrics]
         lines.append(f"| {setting} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def by_subject(measured: dict[str, dict], columns: list[str]) -> str:
+    """Markdown: a row a subject, a column `METRIC of SETTING`, each the subject's own mean.
+
+    Raises:
+        InputError: no such setting, or it lacks the metric.
+    """
+    own = {}
+    for column in columns:
+        metric, _, setting = column.partition(" of ")
+        if metric not in measured.get(setting, {}):
+            raise InputError(f"{column!r} was not measured: name METRIC of SETTING (settings: {', '.join(measured)})")
+        own[column] = measured[setting][metric]["subjects"]
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for subject in sorted(set().union(*own.values())):
+        cells = [f"{values[subject]:.3f}" if subject in values else "" for values in own.values()]
+        lines.append(f"| {subject} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -1,10 +1,14 @@
 """The results page: blocks are renewed from measured files, prose stays."""
 
+from pathlib import Path
+
 import pytest
 
 from arbooth.data.files import write_json, write_table
 from arbooth.errors import InputError
 from arbooth.results import value, write_results
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def number(mean):
@@ -89,6 +93,25 @@ def test_tables_of_analyses_are_shown_by_column(page):
     page.write_text("<!-- csv mini/scales: kind -->\n<!-- end -->")
     with pytest.raises(InputError, match="arbooth analyze scales"):
         write_results(page, page.parent)
+
+
+def test_a_row_a_subject(page):
+    page.write_text(
+        "<!-- subjects mini/methods: identity of naive, identity of arbooth, drift of arbooth -->\n<!-- end -->"
+    )
+    write_results(page, page.parent)
+    assert "| a | 0.400 | 0.700 | 0.000 |\n| b | 0.600 | 0.900 | 0.200 |" in page.read_text()
+    page.write_text("<!-- subjects mini/methods: drift of floor -->\n<!-- end -->")
+    with pytest.raises(InputError, match="'drift of floor' was not measured"):
+        write_results(page, page.parent)
+
+
+def test_the_page_in_the_repo_is_what_its_files_say(tmp_path):
+    page = tmp_path / "results.md"
+    page.write_bytes((ROOT / "docs" / "results.md").read_bytes())
+    assert write_results(page, ROOT / "benchmarks") > 20
+    assert page.read_bytes() == (ROOT / "docs" / "results.md").read_bytes()
+    assert {p.name for p in (tmp_path / "results").iterdir()} == {p.name for p in (ROOT / "docs" / "results").iterdir()}
 
 
 def test_a_block_without_its_end_is_refused_and_nothing_is_lost(page):
