@@ -45,10 +45,15 @@ def write_results(page: Path, benchmarks: Path) -> int:
             body = _columns(results / f"{study}.csv", metrics)
         else:
             measured = _measured(results, study)
-            body = {"table": table, "subjects": by_subject}.get(kind, partial(_plot, page, study))(measured, metrics)
+            body = {"table": table, "subjects": by_subject}.get(kind, partial(_plot, page, benchmark, study))(
+                measured, metrics
+            )
         return f"<!-- {kind} {benchmark}/{study}: {match[4]} -->\n{body}\n<!-- end -->"
 
     before = page.read_text(encoding="utf-8")
+    for mark in re.findall(r"<!-- .*? -->", before):
+        if mark != "<!-- end -->" and not re.fullmatch(OPENING, mark + "\n"):
+            raise InputError(f"{page} has the mark {mark}, which is none of table, subjects, plot and csv: mend it")
     if len(re.findall(OPENING, before)) != len(BLOCK.findall(before)):
         raise InputError(f"{page} has a table, plot or csv without its <!-- end -->")
     text = BLOCK.sub(renewed, before)
@@ -166,7 +171,7 @@ def _cell(own: dict | None) -> str:
     return f"{own['mean']:.3f} ({own['low']:.3f} to {own['high']:.3f})" if own else ""
 
 
-def _plot(page: Path, study: str, measured: dict[str, dict], metrics: list[str]) -> str:
+def _plot(page: Path, benchmark: str, study: str, measured: dict[str, dict], metrics: list[str]) -> str:
     from matplotlib.figure import Figure
 
     settings = [name for name in measured if name not in (FLOOR, CEILING)]
@@ -183,10 +188,8 @@ def _plot(page: Path, study: str, measured: dict[str, dict], metrics: list[str])
     axes.set_xticks(range(len(settings)), settings)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    image = (
-        page.with_suffix("")
-        / f"{study}-{'-'.join(re.sub('[^a-z0-9]+', '-', m.lower()).strip('-') for m in metrics)}.png"
-    )
+    words = "-".join(re.sub("[^a-z0-9]+", "-", metric.lower()).strip("-") for metric in metrics)
+    image = page.with_suffix("") / f"{benchmark}-{study}-{words}.png"
     with whole_file(image) as part:
         figure.savefig(part, format="png", metadata={"Software": None})
     return f"![{study}: {', '.join(metrics)}]({page.stem}/{image.name})"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from arbooth.errors import InputError
+from pretrain.refusals import refusals
 
 HERE = Path(__file__).resolve().parent
 
@@ -51,18 +51,9 @@ def main() -> None:
     parser.add_argument("--modules", type=Path, default=HERE / "node_modules", help="where npm put the art")
     parser.add_argument("--go-on", action="store_true", help="train on with other parameters or pictures")
     given = parser.parse_args()
-    try:
-        step = unpack if given.step == "unpack" else STEPS[given.step]
+    step = unpack if given.step == "unpack" else STEPS[given.step]
+    with refusals():
         step(Given(OmegaConf.load(HERE / "params.yaml"), given.work, given.modules, given.go_on))
-    except ModuleNotFoundError as error:
-        sys.exit(refusal(f"{error}: it comes with `pip install -e .[pretrain]`"))
-    except (InputError, FileNotFoundError) as error:
-        sys.exit(refusal(error))
-
-
-def refusal(why: Exception | str) -> int:
-    print(f"error: {why}", file=sys.stderr)
-    return 2
 
 
 def render(given: Given) -> None:
@@ -91,6 +82,7 @@ def tokenizer(given: Given) -> None:
 
     params, own, work = given.params, given.params.tokenizer, given.work
     key = key_of(own, *given.needs("bank/varied/pictures.npy", "bank/photos.npy"))
+    perception = Perception(params.pixels)
     torch.manual_seed(params.seed)
     with logged(work / "tokenizer.pt", own, key, given.go_on, work / "tokenizer.png", work / "photos.png") as ledger:
         train(
@@ -98,7 +90,7 @@ def tokenizer(given: Given) -> None:
             load_photos(given.bank),
             new_autoencoder(params),
             quantizer_of(params),
-            Perception(params.pixels),
+            perception,
             work,
             steps=own.steps,
             decay=own.decay,

@@ -14,6 +14,9 @@ class Perception(nn.Module):
     """Mean squared distance of features of unit length (as LPIPS, Zhang et al., 2018), of EfficientNet-Lite0.
 
     Its weights (ImageNet, Apache-2.0) are only used here: nothing of it is in the base.
+
+    Args:
+        pixels: side of the pictures.
     """
 
     def __init__(self, pixels: int) -> None:
@@ -38,6 +41,7 @@ class Perception(nn.Module):
         return maps
 
     def forward(self, made: Tensor, real: Tensor) -> Tensor:
+        """Distance, a scalar, of pixels [B,3,H,W] in [-1,1]; gradients flow into `made` only."""
         with torch.no_grad():
             wanted = self.features(real)
         pairs = zip(self.features(made), wanted)

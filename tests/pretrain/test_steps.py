@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from pretrain.__main__ import STEPS
 from pretrain.art import CLASSES
+from pretrain.refusals import refusals
 from tests.conftest import ROOT
 
 HERE = ROOT / "pretrain"
@@ -67,6 +68,21 @@ def test_the_readme_names_every_step_and_class():
     assert set(STEPS) <= set(re.findall(r"python -m pretrain (\w+)", text))
     for noun in CLASSES:
         assert noun in text, noun
+
+
+def test_bad_input_of_subject_photos_is_one_sentence(tmp_path):
+    command = [sys.executable, "-m", "pretrain.subject_photos", str(tmp_path / "out"), "--modules", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_package_of_the_extra_is_named_and_no_other(capsys):
+    with pytest.raises(SystemExit) as left, refusals():
+        raise ModuleNotFoundError("No module named 'resvg_py'", name="resvg_py")
+    assert left.value.code == 2 and "pip install -e '.[pretrain]'" in capsys.readouterr().err
+    with pytest.raises(ModuleNotFoundError), refusals():
+        raise ModuleNotFoundError("No module named 'mlflow'", name="mlflow")
 
 
 @pytest.mark.parametrize("step, missing", [("tokenizer", "pictures.npy"), ("transformer", "tokenizer.pt")])
