@@ -77,6 +77,6 @@ def test_both_analyses_from_the_command_line(project):
     ]
     assert all(float(row["I_embedded"]) < 1 and float(row["distance"]) > 0 for row in rows)
     assert all(0 <= float(row["scene"]) <= 1 for row in rows)
-    for name, width in (("layers", 720), ("scales", 1872)):
+    for name, width in (("layers", 816), ("scales", 1872)):
         with Image.open(project / f"outputs/poodle/{name}.png") as image:
             assert image.size == (width, 432)
