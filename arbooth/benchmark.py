@@ -17,26 +17,30 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
+from torch.nn import functional as F
 
 import arbooth
 from arbooth.data.adapters import read_adapter
 from arbooth.data.bases import EMBEDDED, load_base
 from arbooth.data.files import read_json, whole_file, whole_folder, write_json
 from arbooth.data.pictures import read_pictures
+from arbooth.data.records import write_picture
 from arbooth.errors import NAME, InputError
 from arbooth.metrics.drawings import Drawings, load_drawings
 from arbooth.metrics.encoders import Encoders, batched, load_encoders
 from arbooth.metrics.judge import Judge, load_judge
 from arbooth.metrics.scores import diversity
+from arbooth.model.autoencoder import to_uint8
 from arbooth.painter import Painter
 from arbooth.params import Params, load_params
 from arbooth.progress import track
 from arbooth.settings import settings, torch_device
 from arbooth.stages.generate import prompts_of, write_paintings
 
-FLOOR, CEILING = "floor", "ceiling"
+FLOOR, TOKENIZER, CEILING = ANCHORS = "floor", "tokenizer", "ceiling"
 COMMON, PHOTOS = "common", 5
 DRAWS = 2000
 Values = dict[str, list[float]]
@@ -67,6 +71,7 @@ def run_benchmark(source: Path, study: str, subjects: int | None = None) -> list
     params = _defaults(source, subjects)
     scores[FLOOR] = scorer.score_floor(params)
     scores[CEILING] = scorer.score_held(params)
+    scores[TOKENIZER] = scorer.score_tokenizer(params)
     # A list: JSON files are written with sorted keys, and settings have an order.
     results = [{"setting": name, "metrics": summed(own)} for name, own in scores.items()]
     write_json(results_file(source, study, subjects), results)
@@ -90,7 +95,7 @@ def _settings(source: Path, study: str) -> dict[str, dict]:
     if not isinstance(own, dict) or not own:
         raise InputError(f"study {study!r} in {source / 'studies.yaml'} names no setting")
     for name in own:
-        if not NAME.fullmatch(str(name)) or name in (FLOOR, CEILING):
+        if not NAME.fullmatch(str(name)) or name in ANCHORS:
             raise InputError(f"a setting of {study} can't be named {name!r}: use 1 to 64 of a-z, 0-9, _ and -")
     return {str(name): {**common, **(overrides or {})} for name, overrides in own.items()}
 
@@ -228,6 +233,26 @@ class Scorer:
             wanted = {row["prompt"] for row in prompts_of(params, name) if row["kind"] == "subject"}
             if wanted != {row["prompt"] for row in read_json(folder / "index.json")}:
                 raise InputError(f"{folder} answers other prompts than {self.source / 'params.yaml'}: render it anew")
+            scores[name] = self.score(folder, self._photos(params, name), name)
+        return scores
+
+    def score_tokenizer(self, params: Params) -> dict[str, Values]:
+        """What the base's tokens keep of the perfect painter's pictures: about the best that fine-tuning can paint."""
+        here = settings()
+        base = load_base(params.base, here.project, here.path("weights"))
+        quantizer, autoencoder = base.quantizer(params.picture.ratio, params.picture.pixels), base.autoencoder()
+        scores = {}
+        for name in params.subjects:
+            held, folder = self.source / "held" / name, self.source / "runs" / TOKENIZER / name
+            rows = read_json(held / "index.json")
+            pictures = read_pictures([held / row["file"] for row in rows])
+            pictures = F.interpolate(pictures, base.picture_size(quantizer), mode="bicubic", antialias=True).clamp(0, 1)
+            with torch.inference_mode(), whole_folder(folder) as part:
+                for row, picture in zip(rows, pictures):
+                    bits = quantizer.encode(autoencoder.encode(picture[None] * 2 - 1)).bits
+                    made = to_uint8(autoencoder.decode(quantizer.inputs_from_bits(bits)[1]))[0]
+                    write_picture(part / row["file"], made.numpy(), {"of": f"{name}/{row['file']}"})
+                write_json(part / "index.json", rows)
             scores[name] = self.score(folder, self._photos(params, name), name)
         return scores
 

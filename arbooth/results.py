@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from arbooth.benchmark import CEILING, FLOOR, draws
+from arbooth.benchmark import ANCHORS, CEILING, FLOOR, draws
 from arbooth.data.files import read_json, whole_file
 from arbooth.errors import InputError
 
@@ -174,7 +174,7 @@ def _cell(own: dict | None) -> str:
 def _plot(page: Path, benchmark: str, study: str, measured: dict[str, dict], metrics: list[str]) -> str:
     from matplotlib.figure import Figure
 
-    settings = [name for name in measured if name not in (FLOOR, CEILING)]
+    settings = [name for name in measured if name not in ANCHORS]
     figure = Figure(figsize=(6.4, 3.4), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     for metric in metrics:

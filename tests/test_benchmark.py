@@ -168,7 +168,7 @@ def test_a_small_benchmark_runs_once_and_then_only_reads(project):
     source = copy_benchmark(project)
     first = arbooth("benchmark", "mini", "--subjects", "2", cwd=project).stdout
     rows = json.loads((source / "results" / "default-first-2.json").read_text())
-    assert [row["setting"] for row in rows] == ["arbooth", "floor", "ceiling"]
+    assert [row["setting"] for row in rows] == ["arbooth", "floor", "ceiling", "tokenizer"]
     results = {row["setting"]: row["metrics"] for row in rows}
     assert set(results["arbooth"]["I_embedded"]["subjects"]) == {"black-cat", "guide-dog"}
     asked = {"identity", "identity_scene", "scene", "colour", "drift", "PRES_embedded"}
