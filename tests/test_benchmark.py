@@ -6,8 +6,20 @@ import shutil
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
 
-from arbooth.benchmark import _defaults, _settings, asked, interval, merged, paint_floor, prepare, run_benchmark, summed
+from arbooth.benchmark import (
+    ANCHORS,
+    _defaults,
+    _settings,
+    asked,
+    interval,
+    merged,
+    paint_floor,
+    prepare,
+    run_benchmark,
+    summed,
+)
 from arbooth.data.bases import EMBEDDED
 from arbooth.errors import InputError
 from arbooth.metrics.judge import load_judge
@@ -175,7 +187,11 @@ def test_a_small_benchmark_runs_once_and_then_only_reads(project):
     assert asked | {"seconds_per_image", "trained_millions"} <= set(results["arbooth"])
     # True pictures are told from all other drawings, and are nearer to the photos than what an untuned base paints.
     assert results["ceiling"]["identity"]["mean"] == 1.0
-    assert results["ceiling"]["I_embedded"]["mean"] > results["floor"]["I_embedded"]["mean"]
+    floor, tokenizer, ceiling = (results[anchor]["I_embedded"]["mean"] for anchor in ANCHORS)
+    assert floor < tokenizer < ceiling
+    for name in ("black-cat", "guide-dog"):
+        with Image.open(source / "runs" / "tokenizer" / name / "00.png") as image:
+            assert image.size == (64, 64)
     again = arbooth("benchmark", "mini", "--subjects", "2", cwd=project).stdout
     assert "Running stage" in first and "Running stage" not in again
     assert json.loads((source / "results" / "default-first-2.json").read_text()) == rows
