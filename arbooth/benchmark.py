@@ -238,9 +238,9 @@ class Scorer:
 
     def score_tokenizer(self, params: Params) -> dict[str, Values]:
         """What the base's tokens keep of the perfect painter's pictures: about the best that fine-tuning can paint."""
-        here = settings()
+        here, device = settings(), torch_device()
         base = load_base(params.base, here.project, here.path("weights"))
-        quantizer, autoencoder = base.quantizer(params.picture.ratio, params.picture.pixels), base.autoencoder()
+        quantizer, autoencoder = base.quantizer(params.picture.ratio, params.picture.pixels), base.autoencoder(device)
         scores = {}
         for name in params.subjects:
             held, folder = self.source / "held" / name, self.source / "runs" / TOKENIZER / name
@@ -249,9 +249,9 @@ class Scorer:
             pictures = F.interpolate(pictures, base.picture_size(quantizer), mode="bicubic", antialias=True).clamp(0, 1)
             with torch.inference_mode(), whole_folder(folder) as part:
                 for row, picture in zip(rows, pictures):
-                    bits = quantizer.encode(autoencoder.encode(picture[None] * 2 - 1)).bits
+                    bits = quantizer.encode(autoencoder.encode(picture[None].to(device) * 2 - 1)).bits
                     made = to_uint8(autoencoder.decode(quantizer.inputs_from_bits(bits)[1]))[0]
-                    write_picture(part / row["file"], made.numpy(), {"of": f"{name}/{row['file']}"})
+                    write_picture(part / row["file"], made.cpu().numpy(), {"of": f"{name}/{row['file']}"})
                 write_json(part / "index.json", rows)
             scores[name] = self.score(folder, self._photos(params, name), name)
         return scores

@@ -45,9 +45,8 @@ def write_results(page: Path, benchmarks: Path) -> int:
             body = _columns(results / f"{study}.csv", metrics)
         else:
             measured = _measured(results, study)
-            body = {"table": table, "subjects": by_subject}.get(kind, partial(_plot, page, benchmark, study))(
-                measured, metrics
-            )
+            writers = {"table": table, "subjects": by_subject, "plot": partial(_plot, page, benchmark, study)}
+            body = writers[kind](measured, metrics)
         return f"<!-- {kind} {benchmark}/{study}: {match[4]} -->\n{body}\n<!-- end -->"
 
     before = page.read_text(encoding="utf-8")
@@ -177,17 +176,18 @@ def _plot(page: Path, benchmark: str, study: str, measured: dict[str, dict], met
     settings = [name for name in measured if name not in ANCHORS]
     figure = Figure(figsize=(6.4, 3.4), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    for metric in metrics:
+    for number, metric in enumerate(metrics):
         own = [value(measured, name, metric) for name in settings]
         if not all(own):
             raise InputError(f"study {study!r} has settings without the metric {metric!r}")
         means = [one["mean"] for one in own]
         # A bootstrap's bounds may lie on one side of a skewed mean.
         errors = [[max(0, one["mean"] - one["low"]) for one in own], [max(0, one["high"] - one["mean"]) for one in own]]
-        axes.errorbar(range(len(own)), means, errors, marker="o", capsize=3, label=metric)
+        places = np.arange(len(own)) + 0.06 * (number - (len(metrics) - 1) / 2)  # so that no interval hides another
+        axes.errorbar(places, means, errors, marker="o", capsize=3, label=metric)
     axes.set_xticks(range(len(settings)), settings)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(metrics), fontsize=8)
     words = "-".join(re.sub("[^a-z0-9]+", "-", metric.lower()).strip("-") for metric in metrics)
     image = page.with_suffix("") / f"{benchmark}-{study}-{words}.png"
     with whole_file(image) as part:

@@ -33,8 +33,7 @@ TEMPLATES = (
 
 # Where a thing stands and how large it is, as fractions of the picture: its longer side, the middle of it, its foot.
 SIZE, MIDDLE, FOOT = 0.70, 0.5, 0.91
-# What captions can say of it. What stands aside is small enough to fit, but for a sliver where
-# poses are free.
+# What captions can say of it. What stands aside is small enough to fit, but for a sliver where poses are free.
 SIZES = {"small": 0.56, "big": 0.87}
 PLACES = {"on the left": 0.31, "on the right": 0.69}
 ASIDE = 0.60

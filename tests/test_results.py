@@ -1,14 +1,11 @@
 """The results page: blocks are renewed from measured files, prose stays."""
 
-from pathlib import Path
-
 import pytest
 
 from arbooth.data.files import write_json, write_table
 from arbooth.errors import InputError
 from arbooth.results import value, write_results
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.conftest import ROOT
 
 
 def number(mean):
