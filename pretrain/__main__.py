@@ -127,7 +127,7 @@ def transformer(given: Given) -> None:
             decay=own.decay,
             batch=own.batch,
             rate=own.rate,
-            coarse_share=own.coarse_share,
+            ends=dict(own.ends),
             correction=SelfCorrection(own.correction_strength, len(quantizer.schedule)),
             seed=params.seed,
             ledger=ledger,
@@ -165,9 +165,9 @@ def pack(given: Given) -> None:
 
 
 def unpack(given: Given) -> None:
-    from pretrain.pack import unpack
+    from pretrain.unpack import unpack
 
-    unpack(given.work)
+    unpack(given.params, given.work)
 
 
 def check(given: Given) -> None:

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional as F
 
-from arbooth.data.bases import EMBEDDED, load_base
+from arbooth.data.bases import EMBEDDED
 from arbooth.data.caches import write_tensors
 from arbooth.data.files import sha256, write_json
 from arbooth.metrics.embedded import EmbeddedEncoders
@@ -105,15 +105,6 @@ def pack(params, work: Path, modules: Path, out: Path = EMBEDDED) -> None:
     )
     # What DVC follows: the packed files themselves belong to the package, and to git.
     write_json(work / "packed.json", {path.name: sha256(path) for path in sorted(out.iterdir())})
-
-
-def unpack(work: Path) -> None:
-    """The packed tokenizer and transformer as resume files in `work`, to train them further."""
-    base = load_base("embedded", work, work)
-    both = {f"transformer.{k}": v for k, v in base.transformer().state_dict().items()}
-    both |= {f"text.{k}": v for k, v in base.text_encoder().model.float().state_dict().items()}
-    for name, state in (("tokenizer", base.autoencoder().state_dict()), ("transformer", both)):
-        checkpoint.save(work / f"{name}.pt", net=state, optimizers=[], average=state, step=0)
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -114,7 +114,7 @@ def train(
     decay: int,
     batch: int,
     rate: float,
-    coarse_share: float,
+    ends: dict[int, float],
     correction: SelfCorrection,
     seed: int,
     ledger: Ledger | None = None,
@@ -123,11 +123,10 @@ def train(
 
     Args:
         features: what the tokenizer's encoder makes of every view's picture.
-        coarse_share: share of steps that leave out the finest scale. It has most of the tokens, while
-            what a picture shows is settled on the scales before it.
+        ends: after how many scales a step stops -> share of the steps. The finest scales have most of the
+            tokens, while what a picture shows is settled on the scales before them.
     """
     tokenizer, whole = build_tokenizer(), quantizer.schedule
-    coarse = Schedule(whole.maps[:-1], whole.reference)
     device = torch_device()
     both.to(device), autoencoder.to(device)
     net, encoder = both["transformer"], both["text"]
@@ -136,7 +135,7 @@ def train(
     def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
         flips = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        schedule = coarse if rng.random() < coarse_share else whole
+        schedule = whole.first(int(rng.choice(list(ends), p=list(ends.values()))))
         chosen = rng.integers(0, len(views), batch)
         tokens = quantizer.encode(features[chosen].float().to(device), correction=correction, generator=flips)
         inputs, bits = tokens.inputs[:, : schedule.length - 1], tokens.bits[:, : schedule.length]

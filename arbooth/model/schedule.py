@@ -102,6 +102,10 @@ class Schedule:
             start += h * w
         return tuple(spans)
 
+    def first(self, scales: int) -> Schedule:
+        """The coarsest `scales` maps: no token sees a finer one, so what they give is the same."""
+        return Schedule(self.maps[:scales], self.reference)
+
     def doubled(self) -> Schedule:
         """The tokenizer's schedule under spatial patchify: 2x2 codes to a token."""
         (rows, columns) = self.reference

@@ -67,8 +67,8 @@ def test_the_transformer_trains_on_whole_and_coarse_schedules(toy, tmp_path):
     assert torch.equal(features, train_transformer.encode_pictures(net, toy[0] * 0, tmp_path / "f.pt", "a"))
     assert not torch.equal(features, train_transformer.encode_pictures(net, toy[0] * 0, tmp_path / "f.pt", "b"))
     config = TransformerConfig(2, 64, 2, 16, 64)
-    for coarse_share in (0.0, 1.0):
-        folder = tmp_path / str(coarse_share)
+    for scales in (2, 3):
+        folder = tmp_path / str(scales)
         both = train_transformer.new_networks(config, 1, 0)
         before = both["transformer"].head.weight.clone()
         train_transformer.train(
@@ -82,7 +82,7 @@ def test_the_transformer_trains_on_whole_and_coarse_schedules(toy, tmp_path):
             decay=1,
             batch=4,
             rate=1e-3,
-            coarse_share=coarse_share,
+            ends={scales: 1.0},
             correction=SelfCorrection(0.2, 3),
             seed=0,
         )
