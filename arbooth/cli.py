@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from arbooth.errors import InputError
+from arbooth.graph import STAMP_STAGE, TABLE
+
+if TYPE_CHECKING:
+    from arbooth.project import Project
 
 app = typer.Typer(
     help="Personalise a visual autoregressive model with a few photos of one subject.",
@@ -27,11 +31,40 @@ app.add_typer(bases, name="base")
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs, say finetune.steps=200")]
 
 
+def _project() -> Project:
+    """The project that the command is for; what it logs goes to the terminal."""
+    from arbooth.progress import log_to_terminal
+    from arbooth.project import Project
+
+    log_to_terminal()
+    return Project()
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="where; made if it is not there")],
+    recipe: Annotated[str, typer.Option(help="embedded, quick, infinity-2b, infinity-8b or paper")] = "embedded",
+) -> None:
+    """Make a project: params.yaml, dvc.yaml, git and DVC."""
+    from arbooth.creating import create_project
+
+    for line in create_project(folder, recipe):
+        typer.echo(line)
+
+
+@app.command()
+def graph() -> None:
+    """Write the dvc.yaml files anew, after subjects were edited by hand."""
+    changed = _project().write_graph()
+    for name in changed:
+        typer.echo(f"wrote {name}")
+    if not changed:
+        typer.echo("every dvc.yaml is as params.yaml asks")
+
+
 @app.command()
 def stage(
-    name: Annotated[
-        str, typer.Argument(help="preprocess, tokenize, prior, finetune, generate, evaluate, summarize or publish")
-    ],
+    name: Annotated[str, typer.Argument(help=f"{', '.join([STAMP_STAGE, *TABLE][:-1])} or {list(TABLE)[-1]}")],
     key: Annotated[str | None, typer.Argument(help="the subject, or the class for `prior`")] = None,
     overrides: Overrides = None,
 ) -> None:
@@ -40,9 +73,9 @@ def stage(
     from arbooth.stages import run
 
     try:
-        written = run(name, key, overrides=overrides or ())
+        written = run(name, key, overrides=overrides or (), project=_project())
     except Interrupted as stopped:
-        typer.echo(f"{stopped}: run the same command again to go on", err=True)
+        typer.echo(f"{stopped}: run the same command again to resume", err=True)
         raise typer.Exit(143) from None
     for path in written.values():
         typer.echo(f"wrote {_short(path)}")
@@ -61,11 +94,13 @@ def generate(
     top_p: Annotated[float | None, typer.Option(help="in (0, 1]")] = None,
 ) -> None:
     """Paint pictures of a subject from any prompt."""
-    from arbooth.gallery import paint_to_folder, painter_of
+    from arbooth.painting.folder import paint_to_folder
+    from arbooth.registry.load import painter_of
 
-    painter, subject = painter_of(target)
+    project = _project()
+    painter, subject = painter_of(project, target)
     given = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-    folder = out or Path("outputs") / (subject or "base")
+    folder = out or project.outputs / (subject or "base")
     files, seconds = paint_to_folder(painter, subject, prompt, n, seed, given, folder)
     for path in files:
         typer.echo(f"wrote {_short(path)}")
@@ -82,7 +117,7 @@ def subject_add(
     """Check and copy photos, and declare the subject in params.yaml."""
     from arbooth.subjects import add_subject
 
-    for line in add_subject(name, noun, photos, prompts):
+    for line in add_subject(_project(), name, noun, photos, prompts):
         typer.echo(line)
 
 
@@ -91,16 +126,13 @@ def subject_remove(name: Annotated[str, typer.Argument(help="as in params.yaml")
     """Take a subject out of params.yaml; its photos and results stay."""
     from arbooth.subjects import remove_subject
 
-    typer.echo(remove_subject(name))
+    typer.echo(remove_subject(_project(), name))
 
 
 @subjects.command("list")
 def subject_list() -> None:
     """List the subjects of params.yaml."""
-    from arbooth.params import load_params
-    from arbooth.settings import settings
-
-    params = load_params(settings().project / "params.yaml")
+    params = _project().params()
     for name in params.subjects:
         typer.echo(f"{name}\t{params.noun(name)}")
 
@@ -112,11 +144,10 @@ def base_import(
     text: Annotated[Path | None, typer.Option(help="the T5 folder, where it lies elsewhere")] = None,
 ) -> None:
     """Check official Infinity files and record them as a base."""
-    from arbooth.data.bases import import_base
-    from arbooth.settings import settings
+    from arbooth.data.importing import import_base
 
-    here = settings()
-    base = import_base(path, name, here.project, here.path("weights"), text)
+    project = _project()
+    base = import_base(path, name, project.bases, project.weights, text)
     size = sum(part["bytes"] for part in base.record["files"].values()) / 1e9
     config = base.config
     typer.echo(
@@ -129,31 +160,26 @@ def base_import(
 def base_list() -> None:
     """List the bases that are recorded here."""
     from arbooth.data.bases import load_base
-    from arbooth.settings import settings
 
-    here = settings()
-    names = ["embedded", *sorted(p.stem for p in (here.project / "bases").glob("*.json") if p.stem != "embedded")]
-    for name in names:
-        base = load_base(name, here.project, here.path("weights"))
+    project = _project()
+    for name in project.base_names():
+        base = load_base(name, project.bases, project.weights)
         typer.echo(f"{name}\t{base.hash[:12]}\t{base.config.depth} blocks of width {base.config.width}")
 
 
 @app.command()
 def params(overrides: Overrides = None) -> None:
     """Check params.yaml and print what it comes to."""
-    from arbooth.params import load_params
-    from arbooth.settings import settings
-
-    checked = load_params(settings().project / "params.yaml", overrides=overrides or ())
+    checked = _project().params(overrides=overrides or ())
     typer.echo(checked.model_dump_json(indent=1, by_alias=True))
 
 
 @app.command()
 def summary() -> None:
     """Print where the results lie, and every subject's metrics."""
-    from arbooth.gallery import summary_lines
+    from arbooth.subjects import summary_lines
 
-    for line in summary_lines():
+    for line in summary_lines(_project()):
         typer.echo(line)
 
 
@@ -162,7 +188,7 @@ def doctor() -> None:
     """Say what is there, and what to do about what isn't."""
     from arbooth.doctor import diagnose
 
-    rows = diagnose()
+    rows = diagnose(_project())
     for row in rows:
         typer.echo(f"{'ok  ' if row.ok else 'MISS' if row.needed else 'none'}  {row.what}: {row.found}")
         if not row.ok:
@@ -174,13 +200,13 @@ def doctor() -> None:
 @app.command()
 def bench(
     steps: Annotated[int, typer.Option(min=1, help="training steps of each kind")] = 10,
-    batch: Annotated[int, typer.Option(min=1, help="subject photos a step")] = 2,
+    batch: Annotated[int, typer.Option(min=1, help="subject photos per step")] = 2,
     json: Annotated[Path | None, typer.Option(help="also write the numbers to this file")] = None,
 ) -> None:
     """Time an image, and a training step both ways."""
-    from arbooth.bench import report
+    from arbooth.benchmark.timing import report
 
-    for line in report(steps, batch, json):
+    for line in report(_project(), steps, batch, json):
         typer.echo(line)
 
 
@@ -191,13 +217,13 @@ def benchmark(
     subjects: Annotated[int | None, typer.Option(min=1, help="only the first so many")] = None,
 ) -> None:
     """Personalise and score a benchmark's subjects."""
-    from arbooth.benchmark import results_file, run_benchmark
-    from arbooth.results import table
-    from arbooth.settings import settings
+    from arbooth.benchmark.page import table
+    from arbooth.benchmark.run import results_file, run_benchmark
 
-    source = settings().project / "benchmarks" / name
-    measured = {row["setting"]: row["metrics"] for row in run_benchmark(source, study, subjects)}
-    typer.echo(table(measured, list(dict.fromkeys(metric for own in measured.values() for metric in own))))
+    project = _project()
+    source = project.benchmarks / name
+    measured = {row["setting"]: row["metrics"] for row in run_benchmark(project, source, study, subjects)}
+    typer.echo(table(measured, list(dict.fromkeys(metric for metrics in measured.values() for metric in metrics))))
     typer.echo(f"wrote {_short(results_file(source, study, subjects))}; sheets: {_short(source / 'runs' / study)}")
 
 
@@ -206,10 +232,10 @@ def results(
     page: Annotated[Path, typer.Option(help="the page whose tables and plots are renewed")] = Path("docs/results.md"),
 ) -> None:
     """Renew the results page from what was measured."""
-    from arbooth.results import write_results
-    from arbooth.settings import settings
+    from arbooth.benchmark.page import write_results
 
-    count = write_results(settings().project / page, settings().project / "benchmarks")
+    project = _project()
+    count = write_results(project.root / page, project.benchmarks)
     typer.echo(f"wrote {page} with {count} tables and plots")
 
 
@@ -220,7 +246,7 @@ Beside = Annotated[Path | None, typer.Option(help="folder of table and plot [out
 @analyses.command("layers")
 def analyze_layers(subjects: Analysed, out: Beside = None) -> None:
     """Tune every layer: how far does each kind move?"""
-    from arbooth.analysis import layer_changes, plot_layers
+    from arbooth.benchmark.analyses import layer_changes, plot_layers
 
     _analyze(layer_changes, plot_layers, subjects, out, "layers")
 
@@ -228,17 +254,18 @@ def analyze_layers(subjects: Analysed, out: Beside = None) -> None:
 @analyses.command("scales")
 def analyze_scales(subjects: Analysed, out: Beside = None) -> None:
     """Replace the bits of some scales: what is left?"""
-    from arbooth.analysis import plot_scales, scale_changes
+    from arbooth.benchmark.analyses import plot_scales, scale_changes
 
     _analyze(scale_changes, plot_scales, subjects, out, "scales")
 
 
 def _analyze(measure, plot, subjects: list[str], out: Path | None, name: str) -> None:
-    from arbooth.analysis import over_subjects
+    from arbooth.benchmark.analyses import over_subjects
     from arbooth.data.files import write_table
 
-    folder = out or Path("outputs") / "+".join(subjects)
-    rows = over_subjects(measure, subjects)
+    project = _project()
+    folder = out or project.outputs / "+".join(subjects)
+    rows = over_subjects(project, measure, subjects)
     write_table(folder / f"{name}.csv", rows)
     plot(folder / f"{name}.png", rows)
     for row in rows:

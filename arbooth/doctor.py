@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from arbooth.errors import InputError
-from arbooth.settings import Settings, settings, torch_device, without_secrets
+from arbooth.project import Project
+from arbooth.settings import without_secrets
 
 
 @dataclass(frozen=True)
@@ -23,17 +24,16 @@ class Finding:
     remedy: str = ""
 
 
-def diagnose() -> list[Finding]:
+def diagnose(project: Project) -> list[Finding]:
     """Check versions, tools, devices, parameters, weights and the tracking address."""
-    here = settings()
     rows = [
         _python(),
         *(_package(name) for name in ("torch", "transformers", "dvc", "mlflow", "prefect")),
         *map(_tool, ("git", "make")),
     ]
-    rows += [_device(), _cores(), *_project(here)]
-    rows += [_encoder(here, name) for name in ("dino-vits16", "clip-vit-base-patch32", "lpips")]
-    rows.append(Finding("MLflow address", without_secrets(here.tracking_uri)))
+    rows += [_device(project), _cores(), *_project(project)]
+    rows += [_encoder(project, name) for name in ("dino-vits16", "clip-vit-base-patch32", "lpips")]
+    rows.append(Finding("MLflow address", without_secrets(project.tracking_uri)))
     return rows
 
 
@@ -55,11 +55,11 @@ def _tool(name: str) -> Finding:
     )
 
 
-def _device() -> Finding:
+def _device(project: Project) -> Finding:
     import torch
 
     try:
-        device = torch_device()
+        device = project.device
     except InputError as error:
         return Finding("device", str(error), False, True, "set ARBOOTH_DEVICE to auto")
     if device.type == "cuda":
@@ -72,13 +72,12 @@ def _cores() -> Finding:
     return Finding("cores", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))
 
 
-def _project(here: Settings) -> list[Finding]:
-    from arbooth.data.bases import PARTS, load_base
-    from arbooth.params import load_params
+def _project(project: Project) -> list[Finding]:
+    from arbooth.data.bases import PARTS
 
     try:
-        params = load_params(here.project / "params.yaml")
-        base = load_base(params.base, here.project, here.path("weights"))
+        params = project.params()
+        base = project.base(params)
         for part in PARTS:
             base.verified(part)
     except InputError as error:
@@ -88,21 +87,35 @@ def _project(here: Settings) -> list[Finding]:
         Finding("base", f"{base.name}, {base.hash[:12]}, weights as recorded"),
     ]
     for name in params.subjects:
-        folder = here.project / "photos" / name
+        folder = project.photos(name)
         count = len(list(folder.glob("*"))) if folder.is_dir() else 0
         rows.append(
             Finding(f"photos of {name}", str(count), count > 0, True, f"put photos into {folder}, or `dvc pull`")
         )
-    repository = (here.project / ".dvc").is_dir()
+    stale = project.stale_graph(params)
     rows.append(
         Finding(
-            "DVC repository", "found" if repository else "not found", repository, True, "run `git init` and `dvc init`"
+            "dvc.yaml",
+            f"{stale[0]} is stale" if stale else "as params.yaml asks",
+            not stale,
+            True,
+            "run `arbooth graph`",
+        )
+    )
+    repository = (project.root / ".dvc").is_dir()
+    rows.append(
+        Finding(
+            "DVC repository",
+            "found" if repository else "not found",
+            repository,
+            True,
+            "run `arbooth init .`, or `git init` and `dvc init`",
         )
     )
     return rows
 
 
-def _encoder(here: Settings, name: str) -> Finding:
-    folder = here.path("encoders") / name
+def _encoder(project: Project, name: str) -> Finding:
+    folder = project.encoders / name
     remedy = f"for evaluate.encoders published or corrected, put it into {folder}"
     return Finding(name, str(folder) if folder.is_dir() else "not there", folder.is_dir(), False, remedy)

@@ -2,8 +2,9 @@
 
 import re
 
-# Names of subjects, classes and bases become folders: none can leave its own.
+# Names of subjects, classes and bases become folders and words of a command: none can leave its place.
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+NAME_RULE = "use 1 to 64 of a-z, 0-9, _ and -, and begin with a letter or a digit"
 
 
 class InputError(ValueError):
@@ -11,4 +12,23 @@ class InputError(ValueError):
 
 
 class Interrupted(Exception):
-    """A run was asked to stop; its state is saved and the next call goes on from there."""
+    """A run was asked to stop; its state is saved and the next call resumes it."""
+
+
+class DvcFailed(RuntimeError):
+    """DVC ended with an error; its last lines are in `lines`."""
+
+    def __init__(self, what: str, code: int, lines: list[str]) -> None:
+        super().__init__(f"{what} exited with {code}" + "".join(f" | {line}" for line in lines))
+        self.lines = lines
+
+
+def checked_name(name: str, kind: str) -> str:
+    """The name itself.
+
+    Raises:
+        InputError: it could leave its folder, or mean something to a shell.
+    """
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise InputError(f"{kind} can't be named {name!r}: {NAME_RULE}")
+    return name

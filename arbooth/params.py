@@ -7,31 +7,48 @@ DVC's record of the file is complete. Overrides come from a subject's own `overr
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from arbooth.errors import NAME, InputError
+from arbooth.errors import NAME, NAME_RULE, InputError
+from arbooth.method.layers import LAYERS
+from arbooth.model.identifier import IDENTIFIER
+from arbooth.model.schedule import PIXEL_COUNTS
+
+
+def _one_of(names: Collection[str]) -> AfterValidator:
+    """A word out of a table that has its home elsewhere."""
+
+    def check(word: str) -> str:
+        if word not in names:
+            raise ValueError(f"{word!r} is none of {', '.join(names)}")
+        return word
+
+    return AfterValidator(check)
+
 
 Chance = Annotated[float, Field(ge=0, le=1)]
 PerScale = float | tuple[float, ...]
 Positive = Annotated[float, Field(gt=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
-Layer = Literal["self_attention", "cross_attention", "feed_forward", "cross_attention.key_value"]
+Layer = Annotated[str, _one_of(LAYERS)]
+Pixels = Annotated[str, _one_of(("default", *PIXEL_COUNTS))]
 # What a subject may override: the rest is shared with the prior of its class.
-OWN = ("finetune", "generate", "evaluate")
+OVERRIDABLE = ("finetune", "generate", "evaluate")
 
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Picture(Section):
+class PictureShape(Section):
     """Height over width and pixel count; `default` takes the base's own schedule."""
 
     ratio: float = Field(gt=0)
-    pixels: Literal["default", "0.06M", "0.25M", "0.60M", "1M"]
+    pixels: Pixels
 
 
 class ClassNoun(Section):
@@ -85,7 +102,7 @@ class Finetune(Section):
     batch: int = Field(ge=1)
     accumulate: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
-    token_learning_rate: float = Field(gt=0)
+    identifier_learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     betas: tuple[Beta, Beta]
     identifier_tokens: int = Field(ge=1, le=64)
@@ -101,6 +118,8 @@ class Finetune(Section):
 
 
 class Generate(Section):
+    """How many pictures, and how their bits are drawn; what a subject is judged with is what it is served with."""
+
     images_per_prompt: int = Field(ge=1)
     class_images: int = Field(ge=0)
     guidance: PerScale
@@ -130,7 +149,7 @@ class Params(Section):
     subjects: dict[str, Subject]
     classes: dict[str, ClassNoun]
     prompt_sets: dict[str, tuple[str, ...]]
-    picture: Picture
+    picture: PictureShape
     templates: Templates
     prior: Prior
     methods: dict[str, Method]
@@ -139,27 +158,48 @@ class Params(Section):
     evaluate: Evaluate
     publish: Publish
 
+    def of_subject(self, subject: str) -> Params:
+        """With the subject's own overrides in their sections.
+
+        Raises:
+            ValidationError: an override is invalid.
+        """
+        laid = {
+            name: type(getattr(self, name)).model_validate({**getattr(self, name).model_dump(), **values})
+            for name, values in self.subjects[subject].overrides.items()
+        }
+        return self.model_copy(update=laid)
+
+    @property
+    def sampling(self) -> dict:
+        """How pictures are drawn: guidance, temperature, top_k and top_p of `generate`."""
+        return self.generate.model_dump(exclude={"images_per_prompt", "class_images"})
+
     @model_validator(mode="after")
     def _names_refer(self) -> Params:
-        problems = [f"{kind}.{name}: use 1 to 64 of a-z, 0-9, _ and -" for kind, name in self._odd_names()]
+        problems = [f"{kind}.{name}: {NAME_RULE}" for kind, name in self._odd_names()]
         for name, subject in self.subjects.items():
             if subject.class_name not in self.classes:
                 problems.append(f"subjects.{name}.class: no class {subject.class_name!r} in classes")
             if subject.prompts not in self.prompt_sets:
                 problems.append(f"subjects.{name}.prompts: no list {subject.prompts!r} in prompt_sets")
-            for section in sorted(set(subject.overrides) - set(OWN)):
-                problems.append(f"subjects.{name}.overrides.{section}: only {', '.join(OWN)} can differ by subject")
+            for section in sorted(set(subject.overrides) - set(OVERRIDABLE)):
+                problems.append(
+                    f"subjects.{name}.overrides.{section}: only {', '.join(OVERRIDABLE)} can differ by subject"
+                )
         if self.finetune.method not in self.methods:
             problems.append(f"finetune.method: no method {self.finetune.method!r} in methods")
         for name, prompts in self.prompt_sets.items():
             for prompt in prompts:
                 if "{subject}" not in prompt:
-                    problems.append(f"prompt_sets.{name}: {prompt!r} lacks {{subject}}, where '<S*> class' goes")
+                    problems.append(
+                        f"prompt_sets.{name}: {prompt!r} lacks {{subject}}, where '{IDENTIFIER} class' goes"
+                    )
         for key in ("subject", "prior"):
             if "{class}" not in getattr(self.templates, key):
                 problems.append(f"templates.{key}: lacks {{class}}")
-        if "<S*>" not in self.templates.subject or "<S*>" in self.templates.prior:
-            problems.append("templates: <S*> belongs into subject, and not into prior")
+        if IDENTIFIER not in self.templates.subject or IDENTIFIER in self.templates.prior:
+            problems.append(f"templates: {IDENTIFIER} belongs into subject, and not into prior")
         if self.finetune.distillation == "joint" and not self.prior.keep_pairs:
             problems.append("finetune.distillation: joint needs both logits of every bit: set prior.keep_pairs to true")
         if problems:
@@ -170,13 +210,20 @@ class Params(Section):
         named = [("subjects", self.subjects), ("classes", self.classes)]
         return [(kind, n) for kind, names in named for n in names if not NAME.fullmatch(n)]
 
+    def class_of(self, subject: str) -> str:
+        """The key of a subject's class, say "teddy_bear"."""
+        return self.subjects[subject].class_name
+
     def noun(self, subject: str) -> str:
         """The class noun of a subject, say "teddy bear"."""
-        return self.classes[self.subjects[subject].class_name].noun
+        return self.classes[self.class_of(subject)].noun
 
 
 def load_params(
-    path: Path | str = "params.yaml", subject: str | None = None, overrides: list[str] | tuple[str, ...] = ()
+    path: Path | str = "params.yaml",
+    subject: str | None = None,
+    overrides: Sequence[str] = (),
+    text: str | None = None,
 ) -> Params:
     """Read, merge and validate the parameters; all problems are reported at once, each with its path.
 
@@ -184,28 +231,30 @@ def load_params(
         path: the file.
         subject: merge this subject's own overrides.
         overrides: `key=value` pairs, the last word.
+        text: what the file is to hold, before it is written.
 
     Raises:
-        InputError: no such file or subject, broken YAML, or values that do not hold.
+        InputError: no such file or subject, broken YAML, or invalid values.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     path = Path(path)
-    if not path.is_file():
+    if text is None and not path.is_file():
         raise InputError(f"no {path} here: run this in the project's folder, or set ARBOOTH_PROJECT to it")
     try:
-        config = OmegaConf.load(path)
-        if "${" in path.read_text(encoding="utf-8"):
+        text = path.read_text(encoding="utf-8") if text is None else text
+        config = OmegaConf.create(text)
+        if "${" in text:
             raise InputError(f"{path} interpolates a value with ${{...}}, which DVC would not see change: write it out")
         if subject is not None:
-            own = OmegaConf.select(config, f"subjects.{subject}")
-            if own is None:
+            declared = OmegaConf.select(config, f"subjects.{subject}")
+            if declared is None:
                 known = ", ".join(config.get("subjects") or {}) or "none yet"
                 raise InputError(
                     f"no subject {subject!r} in {path} (known: {known}): add it with `arbooth subject add`"
                 )
-            config = _merge(config, own.get("overrides") or {}, f"subjects.{subject}.overrides")
+            config = _merge(config, declared.get("overrides") or {}, f"subjects.{subject}.overrides")
         config = _merge(config, OmegaConf.from_dotlist(list(overrides)), "the command line")
         values = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
@@ -217,7 +266,7 @@ def load_params(
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{path} does not hold:\n{_describe(error)}") from None
+        raise InputError(f"{path} is invalid:\n{_describe(error)}") from None
 
 
 def _merge(config, overrides, origin: str):

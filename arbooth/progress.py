@@ -1,7 +1,8 @@
-"""One progress bar for everything that takes longer than two seconds."""
+"""What a run says while it works: one progress bar for all that is long, and log lines for people."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -24,3 +25,20 @@ def track(items: Iterable[Item], label: str, total: int | None = None) -> Iterat
             leave=True,
         )
     )
+
+
+class _Lines(logging.Formatter):
+    """Plain words for news, the level before anything worse."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
+
+
+def log_to_terminal() -> None:
+    """Send what `arbooth` logs to standard error; a library alone stays silent."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines())
+    logger = logging.getLogger("arbooth")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)

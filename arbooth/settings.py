@@ -3,54 +3,53 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from arbooth.errors import InputError
 
+if TYPE_CHECKING:
+    import torch
+
+Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+
 
 class Settings(BaseSettings):
-    """Read from the environment (prefix ARBOOTH_), then from a file `.env` in the project."""
+    """Read from the environment (prefix ARBOOTH_), then from a file `.env` in the project; empty is not set.
 
-    model_config = SettingsConfigDict(env_prefix="ARBOOTH_", env_file=".env", extra="ignore")
+    docs/settings.md explains each. Relative folders start at the project.
+    """
 
-    project: Path = Field(default_factory=Path.cwd, description="folder of params.yaml and dvc.yaml")
-    weights: Path = Field(Path(".arbooth/weights"), description="folder of imported base models")
-    encoders: Path = Field(Path(".arbooth/encoders"), description="folder of DINO, CLIP and LPIPS weights")
-    resume: Path = Field(Path(".arbooth/resume"), description="checkpoints of unfinished fine-tuning runs")
+    model_config = SettingsConfigDict(env_prefix="ARBOOTH_", extra="ignore", env_ignore_empty=True)
+
+    weights: Folder = Field(Path(".arbooth/weights"), description="folder of imported base models")
+    encoders: Folder = Field(Path(".arbooth/encoders"), description="folder of DINO, CLIP and LPIPS weights")
+    resume: Folder = Field(Path(".arbooth/resume"), description="checkpoints of unfinished fine-tuning runs")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     attention: Literal["scales", "flex"] = Field("scales", description="kernel of block-causal attention")
     checkpoint_seconds: float = Field(30.0, gt=0, description="time between resume checkpoints")
     max_pixels: int = Field(120_000_000, gt=0, description="larger photos are refused before they are decoded")
+    tracking_uri: str = Field(
+        "", validation_alias="MLFLOW_TRACKING_URI", description="MLflow's address [a database in the project]"
+    )
 
-    def path(self, name: str) -> Path:
-        """A folder setting, made absolute against the project."""
-        return (self.project / getattr(self, name)).absolute()
+    @classmethod
+    def read(cls, folder: Path) -> Settings:
+        """The settings that hold in a project's folder.
 
-    @property
-    def tracking_uri(self) -> str:
-        """MLFLOW_TRACKING_URI, or a database inside the project: the one place with this default."""
-        import os
-
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(self.project / '.arbooth/mlflow.db').absolute()}"
-
-
-@lru_cache(maxsize=1)
-def settings() -> Settings:
-    """The settings of this process, read once.
-
-    Raises:
-        InputError: a variable has a value that does not hold.
-    """
-    try:
-        return Settings()
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"ARBOOTH_{str(first['loc'][0]).upper()} does not hold: {first['msg']}") from None
+        Raises:
+            InputError: a variable has an invalid value.
+        """
+        try:
+            return cls(_env_file=folder / ".env")  # type: ignore[call-arg]
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0]).upper()
+            name = name if name.startswith("MLFLOW_") else f"ARBOOTH_{name.removeprefix('ARBOOTH_')}"
+            raise InputError(f"{name} is invalid: {first['msg']}") from None
 
 
 def without_secrets(uri: str) -> str:
@@ -58,15 +57,14 @@ def without_secrets(uri: str) -> str:
     return re.sub(r"//[^/@]*@", "//", uri)
 
 
-def torch_device(name: str | None = None):
+def torch_device(name: str = "auto") -> torch.device:
     """The device that computes.
 
     Raises:
-        InputError: CUDA is asked for and not there.
+        InputError: no such device, or CUDA is asked for and not there.
     """
     import torch
 
-    name = name or settings().device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

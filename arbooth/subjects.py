@@ -1,21 +1,20 @@
-"""Subjects in params.yaml: added with their photos checked, comments and order kept."""
+"""Subjects of a project: added with their photos checked, taken out, and what they came to."""
 
 from __future__ import annotations
 
-import io
 import re
 from pathlib import Path
 
-from arbooth.data.bases import load_base
-from arbooth.data.files import whole_file, whole_folder
+from arbooth.data.files import read_json, whole_folder
 from arbooth.data.photos import read_photos
-from arbooth.errors import NAME, InputError
-from arbooth.params import load_params
-from arbooth.settings import settings
+from arbooth.edits import add_entry, edit_params, remove_entry
+from arbooth.errors import NAME, InputError, checked_name
+from arbooth.project import Project
+from arbooth.settings import without_secrets
 
 
-def add_subject(name: str, noun: str, photos: Path, prompts: str | None = None) -> list[str]:
-    """Check everything, copy the photos to photos/NAME, then declare the subject.
+def add_subject(project: Project, name: str, noun: str, photos: Path, prompts: str | None = None) -> list[str]:
+    """Check everything, copy the photos to photos/NAME, then declare the subject and write its dvc.yaml.
 
     Returns:
         Lines that say what was done and what comes next.
@@ -23,12 +22,10 @@ def add_subject(name: str, noun: str, photos: Path, prompts: str | None = None) 
     Raises:
         InputError: a bad or taken name, unusable photos, an unknown prompt list; nothing is written then.
     """
-    here = settings()
-    params = load_params(here.project / "params.yaml")
+    params = project.params()
     noun = " ".join(noun.split())
     class_name = re.sub(r"[^a-z0-9]+", "_", noun.lower()).strip("_")
-    if not NAME.fullmatch(name):
-        raise InputError(f"a subject can't be named {name!r}: use 1 to 64 of a-z, 0-9, _ and -")
+    checked_name(name, "a subject")
     if name in params.subjects:
         raise InputError(f"there is a subject {name!r} already: choose another name, or remove it first")
     if not NAME.fullmatch(class_name):
@@ -38,19 +35,23 @@ def add_subject(name: str, noun: str, photos: Path, prompts: str | None = None) 
     chosen = prompts or next(iter(params.prompt_sets))
     if chosen not in params.prompt_sets:
         raise InputError(f"no prompt list {chosen!r} (known: {', '.join(params.prompt_sets)})")
-    target = here.project / "photos" / name
+    target = project.photos(name)
     photos = photos.expanduser()
     if target.exists() and target.resolve() != photos.resolve():
         raise InputError(f"{target} is in the way: move it, or choose another name")
-    base = load_base(params.base, here.project, here.path("weights"))
-    size = base.picture_size(base.quantizer(params.picture.ratio, params.picture.pixels))
-    checked = read_photos(photos, min(size) // 2, here.max_pixels)
+    checked = read_photos(photos, min(project.base(params).picture_size) // 2, project.settings.max_pixels)
+    entry = {"class": class_name, "prompts": chosen, "crops": {}, "overrides": {}}
+
+    def declare(text: str) -> str:
+        text = add_entry(text, "subjects", name, entry)
+        return text if class_name in params.classes else add_entry(text, "classes", class_name, {"noun": noun})
+
     if not target.exists():
         with whole_folder(target) as folder:
             for photo in checked.photos:
                 (folder / photo.path.name).write_bytes(photo.path.read_bytes())
-    entry = {"class": class_name, "prompts": chosen, "crops": {}, "overrides": {}}
-    _edit(here.project / "params.yaml", lambda tree: _insert(tree, name, entry, class_name, noun))
+    edit_params(project.params_file, declare)
+    project.write_graph()
     lines = [f"warning: {note}" for note in checked.warnings]
     lines.append(f"added {name} ({noun}) with {len(checked.photos)} photos in photos/{name}")
     lines.append("next: dvc repro")
@@ -58,36 +59,37 @@ def add_subject(name: str, noun: str, photos: Path, prompts: str | None = None) 
     return lines
 
 
-def remove_subject(name: str) -> str:
-    """Take a subject out of params.yaml.
+def remove_subject(project: Project, name: str) -> str:
+    """Take a subject out of params.yaml, with its dvc.yaml.
 
     Raises:
         InputError: there is none of that name.
     """
-    here = settings()
-    params = load_params(here.project / "params.yaml")
+    params = project.params()
     if name not in params.subjects:
         raise InputError(f"no subject {name!r} (known: {', '.join(params.subjects) or 'none'})")
-    _edit(here.project / "params.yaml", lambda tree: tree["subjects"].pop(name))
+    edit_params(project.params_file, lambda text: remove_entry(text, "subjects", name))
+    project.write_graph()
     return f"removed {name} from params.yaml; photos/{name} and its results are still there"
 
 
-def _insert(tree, name: str, entry: dict, class_name: str, noun: str) -> None:
-    tree["subjects"][name] = entry
-    tree["classes"].setdefault(class_name, {"noun": noun})
+def summary_lines(project: Project) -> list[str]:
+    """Where to look after `dvc repro`, and every subject's metrics.
 
-
-def _edit(path: Path, change) -> None:
-    """Change a YAML file in place, keeping its comments and layout; the result must still hold."""
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.preserve_quotes, yaml.width = True, 4096
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    tree = yaml.load(path.read_text(encoding="utf-8"))
-    change(tree)
-    text = io.StringIO()
-    yaml.dump(tree, text)
-    with whole_file(path) as part:
-        part.write_text(text.getvalue(), encoding="utf-8")
-        load_params(part)
+    Raises:
+        InputError: nothing has been evaluated yet.
+    """
+    params = project.params()
+    lines = []
+    for subject in params.subjects:
+        path = project.paths("evaluate", subject, params)[1]["metrics"]
+        if not path.is_file():
+            raise InputError(f"{subject!r} is not evaluated yet: run `dvc repro`")
+        lines.append(f"{subject} ({params.noun(subject)})")
+        lines += [f"  {name:<24} {value:.3f}" for name, value in read_json(path).items()]
+        lines.append(f"  contact sheet            {project.paths('generate', subject, params)[1]['sheet']}")
+    uri = without_secrets(project.tracking_uri)
+    lines.append(f"report   {project.paths('summarize', None, params)[1]['report']}")
+    lines.append(f"MLflow   {uri}")
+    lines.append(f"         look with: mlflow server --workers 1 --backend-store-uri {uri}")
+    return lines

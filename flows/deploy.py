@@ -1,8 +1,8 @@
-"""One deployment a subject and a class, from params.yaml, on a process work pool.
+"""One deployment per subject and class, from params.yaml, on a process work pool.
 
     python -m flows.deploy [--pool gpu]
 
-Then one worker a GPU: CUDA_VISIBLE_DEVICES=0 prefect worker start --pool gpu --limit 1
+Then one worker per GPU: CUDA_VISIBLE_DEVICES=0 prefect worker start --pool gpu --limit 1
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.flows import Flow
 
-from arbooth.params import load_params
-from arbooth.settings import settings
+from arbooth.project import Project
 from flows.personalize import fill_prior, personalize
 
 
@@ -30,12 +29,12 @@ def deploy(pool: str = "gpu") -> list[str]:
     Returns:
         The deployments' full names, say "personalize/poodle".
     """
-    project = settings().project.absolute()
-    params = load_params(project / "params.yaml")
+    project = Project()
+    root, params = project.root, project.params()
     with get_client(sync_client=True) as client, contextlib.suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
-    names = [_deploy(personalize, "personalize", s, {"subject": s}, pool, project) for s in params.subjects]
-    names += [_deploy(fill_prior, "fill_prior", c, {"class_name": c}, pool, project) for c in params.classes]
+    names = [_deploy(personalize, "personalize", s, {"subject": s}, pool, root) for s in params.subjects]
+    names += [_deploy(fill_prior, "fill_prior", c, {"class_name": c}, pool, root) for c in params.classes]
     return names
 
 

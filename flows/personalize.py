@@ -2,69 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
-
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from arbooth.params import load_params
-from arbooth.settings import settings
-from arbooth.stages import TABLE
-
-SUBJECT_STAGES = [name for name, stage in TABLE.items() if stage.over == "subject"]
+from arbooth.errors import DvcFailed, InputError
+from arbooth.graph import SUBJECT_STAGES
+from arbooth.project import Project
 
 # Skipping and caching are DVC's alone.
 UNCACHED = {"cache_policy": NO_CACHE, "persist_result": False}
 
 
-class StageFailed(RuntimeError):
-    """A stage ended with an error; its last lines are in the message."""
-
-
-def dvc(*arguments: str, quiet: bool = False) -> int:
-    """Run DVC in the project, stream its lines to the run's log, and end its whole process group with us.
-
-    Raises:
-        StageFailed: it exited with an error (unless `quiet`, when the exit code is the answer).
-    """
-    command = [sys.executable, "-m", "dvc", *arguments]
-    # The stages' commands are `arbooth ...` of this same environment, whoever started the worker.
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-    process = subprocess.Popen(
-        command,
-        cwd=settings().project,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    lines: list[str] = []
-    try:
-        for line in process.stdout:
-            lines.append(line.rstrip())
-            if not quiet and lines[-1]:
-                get_run_logger().info(lines[-1])
-        code = process.wait()
-    except BaseException:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
-        raise
-    if code and not quiet:
-        raise StageFailed(f"dvc {' '.join(arguments)} exited with {code}: " + " | ".join(lines[-5:]))
-    return code
+def _say(line: str) -> None:
+    get_run_logger().info(line)
 
 
 def _is_busy(_task, _run, state) -> bool:
     """Whether a stage failed only because somebody else is at it: DVC's lock, or the stage's own."""
     try:
         state.result()
-    except StageFailed as error:
+    except DvcFailed as error:
         return any(word in str(error) for word in ("lock", "busy", "already running"))
     except Exception:
         return False
@@ -80,7 +38,7 @@ def _is_busy(_task, _run, state) -> bool:
 )
 def run_stage(stage: str, key: str) -> None:
     """Bring one stage up to date; DVC skips it when nothing it depends on has changed."""
-    dvc("repro", "--single-item", f"{stage}@{key}")
+    Project().repro(stage, key, say=_say)
 
 
 @task(
@@ -98,10 +56,10 @@ def ensure_prior(class_name: str) -> bool:
     `dvc repro` would take a write lock even with nothing to do, and refuse beside another subject that
     reads the prior; `dvc status` does not.
     """
-    target = f"prior@{class_name}"
-    if dvc("status", "-q", target, quiet=True) == 0:
+    project = Project()
+    if project.is_current("prior", class_name):
         return False
-    dvc("repro", "--single-item", target)
+    project.repro("prior", class_name, say=_say)
     return True
 
 
@@ -114,13 +72,13 @@ def ensure_prior(class_name: str) -> bool:
 )
 def publish_subject(subject: str) -> dict:
     """Log and register the subject's files in MLflow; idempotent by content."""
-    from arbooth.stages import paths
     from arbooth.stages.publish import describe, publish_subject
 
-    params = load_params(settings().project / "params.yaml", subject)
-    reads, _ = paths(TABLE["publish"], None, params)
-    done = publish_subject(params, subject, reads)
-    get_run_logger().info(describe(done))
+    project = Project()
+    params = project.params(subject)
+    reads, _ = project.paths("publish", None, params)
+    done = publish_subject(project, params, subject, reads)
+    _say(describe(done))
     return {"run_id": done.run_id, "version": done.version, "champion": done.champion}
 
 
@@ -137,10 +95,10 @@ def personalize(subject: str) -> dict:
     Raises:
         InputError: no such subject, or broken parameters.
     """
-    params = load_params(settings().project / "params.yaml", subject)
+    params = Project().params(subject)
     for stage in SUBJECT_STAGES:
         if stage == "finetune":
-            ensure_prior(params.subjects[subject].class_name)
+            ensure_prior(params.class_of(subject))
         run_stage(stage, subject)
     done = publish_subject(subject)
     create_markdown_artifact(
@@ -158,9 +116,7 @@ def fill_prior(class_name: str) -> bool:
     Raises:
         InputError: no such class.
     """
-    from arbooth.errors import InputError
-
-    params = load_params(settings().project / "params.yaml")
+    params = Project().params()
     if class_name not in params.classes:
         raise InputError(f"no class {class_name!r} in params.yaml (known: {', '.join(params.classes)})")
     return ensure_prior(class_name)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from arbooth.data.caches import open_tensors, write_tensors
 from arbooth.errors import InputError
+from arbooth.method.tuning import KINDS, check_finite
 from arbooth.model.transformer import Transformer
 
-FORMAT = "arbooth-adapter-1"
+FORMAT, BEFORE = "arbooth-adapter-2", "arbooth-adapter-1"
+IDENTIFIER = "identifier"
 
 
 @dataclass
@@ -22,44 +24,54 @@ class Adapter:
     """A personalised subject.
 
     Attributes:
-        token: [N,F], learned rows that stand in the text features for `<S*>`.
-        parameters: trained weights by name in `Transformer`.
+        identifier: [N,F], learned rows that stand in the text features for `<S*>`.
+        parameters: what was trained, by name.
         base: hash of the base model.
         subject, noun: whom it paints ("poodle", "dog").
-        settings: the recipe, for the record.
+        settings: the recipe; compute type and picture shape; in the registry also `sampling`, with which it was
+            judged.
+        kind: of `method.tuning.KINDS`.
     """
 
-    token: Tensor
+    identifier: Tensor
     parameters: dict[str, Tensor]
     base: str
     subject: str
     noun: str
     settings: dict
+    kind: str = "full"
 
 
 def write_adapter(path: Path, adapter: Adapter) -> None:
     header = {
         "format": FORMAT,
+        "kind": adapter.kind,
         "base": adapter.base,
         "subject": adapter.subject,
         "noun": adapter.noun,
         "settings": json.dumps(adapter.settings, sort_keys=True),
     }
-    write_tensors(path, {"subject_token": adapter.token, **adapter.parameters}, header)
+    write_tensors(path, {IDENTIFIER: adapter.identifier, **adapter.parameters}, header)
 
 
 def read_adapter(path: Path) -> Adapter:
-    """Raises InputError: the file is missing, broken or not an adapter."""
+    """Raises InputError: the file is missing, broken, not an adapter, or of a kind that is not known here."""
     tensors, header = open_tensors(path)
-    if header.get("format") != FORMAT or "subject_token" not in tensors:
+    if header.get("format") == BEFORE and "subject_token" in tensors:
+        tensors[IDENTIFIER] = tensors.pop("subject_token")
+    elif header.get("format") != FORMAT or IDENTIFIER not in tensors:
         raise InputError(f"{path} is not an adapter of arbooth")
+    kind = header.get("kind", "full")
+    if kind not in KINDS:
+        raise InputError(f"{path} is an adapter of kind {kind!r}, which this version can't read: update arbooth")
     return Adapter(
-        tensors.pop("subject_token"),
+        tensors.pop(IDENTIFIER),
         tensors,
         header["base"],
         header["subject"],
         header["noun"],
         json.loads(header["settings"]),
+        kind,
     )
 
 
@@ -70,20 +82,18 @@ def check_fits(adapter: Adapter, net: Transformer, base_hash: str) -> None:
             f"the adapter of {adapter.subject!r} belongs to base {adapter.base[:12]}, not to this one "
             f"({base_hash[:12]}): load the base that it was trained on"
         )
-    own = dict(net.named_parameters())
-    for name, value in [("subject_token", adapter.token), *adapter.parameters.items()]:
-        if name != "subject_token" and (name not in own or own[name].shape != value.shape):
-            raise InputError(
-                f"the adapter of {adapter.subject!r} has {name} {tuple(value.shape)}, which this base lacks"
-            )
-        if not torch.isfinite(value).all():
-            raise InputError(
-                f"the adapter of {adapter.subject!r} holds numbers that are not finite in {name}: train it again"
-            )
+    try:
+        KINDS[adapter.kind].check(adapter.parameters, net)
+    except ValueError as error:
+        raise InputError(f"the adapter of {adapter.subject!r} has {error}") from None
+    try:
+        check_finite({IDENTIFIER: adapter.identifier, **adapter.parameters})
+    except ValueError as error:
+        raise InputError(f"the adapter of {adapter.subject!r} holds {error}: train it again") from None
 
 
 @contextmanager
-def applied(adapter: Adapter | None, net: Transformer):
+def applied(adapter: Adapter | None, net: Transformer) -> Iterator[Transformer]:
     """The network with an adapter in place; the base's own weights are back afterwards, bit for bit.
 
     The adapter is one that `check_fits`. Not for several threads at once.
@@ -91,12 +101,5 @@ def applied(adapter: Adapter | None, net: Transformer):
     if adapter is None:
         yield net
         return
-    own = dict(net.named_parameters())
-    before = {name: own[name].data for name in adapter.parameters}
-    try:
-        for name, value in adapter.parameters.items():
-            own[name].data = value.to(own[name].device, own[name].dtype)
+    with KINDS[adapter.kind].applied(adapter.parameters, net):
         yield net
-    finally:
-        for name, value in before.items():
-            own[name].data = value

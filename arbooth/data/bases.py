@@ -1,7 +1,7 @@
 """Base models: the embedded one inside the package, and imported ones known by a record.
 
-A record (JSON) holds sizes, schedule and sampling defaults with every file's name, bytes and SHA-256;
-the record travels with the project, the files stay on the machine.
+A record (JSON) holds sizes and schedule with every file's name, bytes and SHA-256; the record travels with the
+project, the files stay on the machine. `data/importing.py` makes records.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import sys
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,23 +18,20 @@ import torch
 from torch import Tensor
 
 from arbooth.data import checkpoints
-from arbooth.data.files import read_json, sha256, visible_files, whole_file, write_json
+from arbooth.data.files import EMBEDDED, read_json, sha256, visible_files, whole_file
 from arbooth.errors import NAME, InputError
 from arbooth.model import names
 from arbooth.model.autoencoder import Autoencoder, AutoencoderConfig
 from arbooth.model.quantizer import Quantizer
 from arbooth.model.schedule import Schedule
 from arbooth.model.text import TextEncoder
-from arbooth.model.transformer import DTYPES, Transformer, TransformerConfig
+from arbooth.model.transformer import Transformer, TransformerConfig, kept_type
 
-EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
+logger = logging.getLogger(__name__)
 PARTS = ("transformer", "autoencoder", "text")
-# The released networks, to check names and shapes against without their weights.
-RELEASED = {
-    "infinity-125m": TransformerConfig(12, 768, 8, 16, 2048, chunks=4),
-    "infinity-2b": TransformerConfig(32, 2048, 16, 32, 2048, chunks=8),
-    "infinity-8b": TransformerConfig(40, 3584, 28, 56, 2048, chunks=8),
-}
+# Format of a record, and the families of networks that this code knows.
+FORMAT = 2
+FAMILIES = ("infinity",)
 
 
 @dataclass(frozen=True)
@@ -45,11 +42,21 @@ class Base:
         name: as in params.yaml.
         record: the parsed record.
         folder: where the files lie on this machine.
+        ratio, pixels: the picture's shape, as in params.yaml.
+
+    Raises:
+        InputError: a base with one schedule of its own is asked for another.
     """
 
     name: str
     record: dict
     folder: Path
+    ratio: float = 1.0
+    pixels: str = "default"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.record["schedule"], list) and (self.pixels != "default" or self.ratio != 1.0):
+            raise InputError(f"base {self.name!r} has one schedule: set picture.ratio to 1.0 and pixels to default")
 
     @cached_property
     def hash(self) -> str:
@@ -69,24 +76,20 @@ class Base:
     def patchify(self) -> bool:
         return self.config.bits == 4 * self.autoencoder_config.bits
 
-    def quantizer(self, ratio: float = 1.0, pixels: str = "default") -> Quantizer:
-        """The quantiser of this base at a height/width ratio and pixel count.
-
-        Raises:
-            InputError: a base with one schedule of its own is asked for another.
-        """
-        own = self.record["schedule"]
-        if isinstance(own, list):
-            if pixels != "default" or ratio != 1.0:
-                raise InputError(f"base {self.name!r} has one schedule: set picture.ratio to 1.0 and pixels to default")
-            schedule = Schedule.custom(own)
+    @cached_property
+    def quantizer(self) -> Quantizer:
+        """The quantiser at the picture's shape."""
+        schedule = self.record["schedule"]
+        if isinstance(schedule, list):
+            maps = Schedule.custom(schedule)
         else:
-            schedule = Schedule.named(ratio, own if pixels == "default" else pixels)
-        return Quantizer(schedule, self.autoencoder_config.bits, self.patchify)
+            maps = Schedule.named(self.ratio, schedule if self.pixels == "default" else self.pixels)
+        return Quantizer(maps, self.autoencoder_config.bits, self.patchify)
 
-    def picture_size(self, quantizer: Quantizer) -> tuple[int, int]:
-        """Height and width in pixels of the pictures that a quantiser's codes decode to."""
-        h, w = quantizer.maps[-1]
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width in pixels of the pictures that the quantiser's codes decode to."""
+        h, w = self.quantizer.maps[-1]
         stride = self.autoencoder_config.stride
         return h * stride, w * stride
 
@@ -125,9 +128,9 @@ class Base:
             InputError: the folder is not a T5 encoder in the layout of `transformers`.
         """
         from transformers import AutoTokenizer, T5EncoderModel
-        from transformers.utils import logging
+        from transformers.utils.logging import disable_progress_bar
 
-        logging.disable_progress_bar()
+        disable_progress_bar()
         folder = self.verified("text")
         try:
             model = T5EncoderModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
@@ -153,7 +156,7 @@ class Base:
                 f"base {self.name!r} needs {path}, which is not on this machine: "
                 f"run `arbooth base import PATH --name {self.name}` or set ARBOOTH_WEIGHTS"
             )
-        if _remembered_hash(path) != entry["sha256"]:
+        if remembered_hash(path) != entry["sha256"]:
             raise InputError(f"{path} is not the file that base {self.name!r} was recorded with: import it again")
         return path
 
@@ -168,154 +171,57 @@ class Base:
             raise InputError(f"{path}: {error}") from None
 
 
-def kept_type(name: str, tensor: Tensor, compute: str) -> torch.dtype:
-    """Matrices inside the blocks take the compute type; biases, norms, embeddings, adaLN and head stay float32."""
-    return DTYPES[compute] if name.startswith("blocks.") and tensor.ndim == 2 else torch.float32
-
-
-def load_base(name: str, project: Path, weights: Path) -> Base:
+def load_base(
+    name: str, records: Path | None = None, weights: Path | None = None, ratio: float = 1.0, pixels: str = "default"
+) -> Base:
     """Find a base by its name in params.yaml.
 
+    Args:
+        records: folder of the records of imported bases.
+        weights: folder of their files on this machine.
+        ratio, pixels: the picture's shape.
+
     Raises:
-        InputError: no record of that name.
+        InputError: no record of that name, or one that this version can't read; no such shape.
     """
     if name == "embedded":
-        return Base(name, read_json(EMBEDDED / "base.json"), EMBEDDED)
-    path = project / "bases" / f"{name}.json"
-    if not NAME.fullmatch(name) or not path.is_file():
+        return Base(name, read_json(EMBEDDED / "base.json"), EMBEDDED, ratio, pixels)
+    path = None if records is None or not NAME.fullmatch(name) else records / f"{name}.json"
+    if path is None or weights is None or not path.is_file():
         raise InputError(f"no base {name!r}: import one with `arbooth base import PATH --name {name}`")
-    try:
-        record = read_json(path)
-        TransformerConfig(**record["transformer"])
-        return Base(name, record, weights / name)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a record of a base ({error}): import it again") from None
+    return Base(name, read_record(path), weights / name, ratio, pixels)
 
 
-def import_base(folder: Path, name: str, project: Path, weights: Path, text: Path | None = None) -> Base:
-    """Record the official files of a folder as base `name` and link them under `weights`.
-
-    Args:
-        folder: holds the transformer (a file, or a folder of shards), the tokenizer (`*vae*`) and
-            the T5 folder, each found by its content's shape.
-        text: the T5 folder, where it lies elsewhere.
+def read_record(path: Path) -> dict:
+    """A base's record; records of before formats were numbered hold the same and more.
 
     Raises:
-        InputError: a part is missing, ambiguous, broken, or does not fit the others.
+        InputError: it is of a newer format or another family, or lacks what a record has.
     """
-    if not NAME.fullmatch(name) or name == "embedded":
-        raise InputError(f"a base can't be named {name!r}: use a-z, 0-9, _ and -, and not `embedded`")
-    folder = folder.expanduser().absolute()
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder: give the one with the transformer, tokenizer and T5 files")
-    paths = _find_parts(folder, text)
-    state = checkpoints.without_constants(checkpoints.read_weights(paths["transformer"]))
-    config, style = checkpoints.transformer_config(state, paths["transformer"])
-    _check_fit(state, names.public_transformer_names(config, style), Transformer, config, paths["transformer"])
-    vae = checkpoints.without_constants(checkpoints.read_weights(paths["autoencoder"]))
-    vae_config = checkpoints.autoencoder_config(vae, paths["autoencoder"])
-    with torch.device("meta"):
-        vae_names = names.public_autoencoder_names(list(Autoencoder(vae_config).state_dict()))
-    _check_fit(vae, vae_names, Autoencoder, vae_config, paths["autoencoder"])
-    if config.bits not in (vae_config.bits, 4 * vae_config.bits):
-        raise InputError(
-            f"the transformer reads {config.bits} bits a token and the tokenizer makes {vae_config.bits}: "
-            "these files do not belong together"
-        )
-    _check_t5(paths["text"], config.text_width)
-    hashes = {part: _remembered_hash(path.resolve()) for part, path in paths.items()}
-    files = {}
-    for part, path in paths.items():
-        link = weights / name / f"{part}{'' if path.is_dir() else path.suffix}"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        if link.is_symlink():
-            link.unlink()
-        if not link.exists():
-            link.symlink_to(path.resolve(), target_is_directory=path.is_dir())
-        elif not link.samefile(path):
-            raise InputError(f"{link} is in the way: move it, or choose another name")
-        files[part] = {"path": link.name, "bytes": _bytes(path), "sha256": hashes[part]}
-    eight_billion = config.bits == 4 * vae_config.bits
-    record = {
-        "name": name,
-        "schedule": "1M",
-        "transformer": config.as_dict(),
-        "autoencoder": vae_config.as_dict(),
-        "sampling": {"guidance": 3.0 if eight_billion else 4.0, "temperature": 1.0 if eight_billion else 0.5},
-        "files": files,
-    }
-    write_json(project / "bases" / f"{name}.json", record)
-    return load_base(name, project, weights)
-
-
-def _find_parts(folder: Path, text: Path | None) -> dict[str, Path]:
-    entries = sorted(folder.iterdir())
-    files = [p for p in entries if p.suffix in (".pth", ".pt", ".bin", ".safetensors")]
-    folders = [p for p in entries if p.is_dir()]
-    shards = [p for p in folders if any(p.glob("*.index.json")) and not _is_t5(p)]
-    encoders = [text] if text else [p for p in folders if _is_t5(p)]
-    found = {
-        "transformer": [p for p in files if "vae" not in p.name.lower()] + shards,
-        "autoencoder": [p for p in files if "vae" in p.name.lower()],
-        "text": encoders,
-    }
-    wanted = {
-        "transformer": "a transformer (infinity_*.pth or a folder of shards)",
-        "autoencoder": "a tokenizer (a file with `vae` in its name)",
-        "text": "a T5 folder (config.json beside its weights; or --text)",
-    }
-    for part, paths in found.items():
-        if len(paths) != 1:
-            names_ = ", ".join(p.name for p in paths)
+    try:
+        record = read_json(path)
+        if record.get("format", 1) > FORMAT or record.get("family", FAMILIES[0]) not in FAMILIES:
             raise InputError(
-                f"{folder} must hold one of {wanted[part]}; it holds {len(paths)}{': ' + names_ if names_ else ''}"
+                f"{path} is a record of format {record.get('format')}, family {record.get('family')!r}, which this "
+                "version can't read: update arbooth, or import the base again"
             )
-    return {part: paths[0].absolute() for part, paths in found.items()}
-
-
-def _check_t5(folder: Path, width: int) -> None:
-    if not folder.is_dir() or not _is_t5(folder):
-        raise InputError(
-            f"{folder} is not a T5 folder in the layout of `transformers` (config.json beside its weights)"
-        )
-    try:
-        own = read_json(folder / "config.json").get("d_model")
-    except ValueError:
-        raise InputError(f"{folder / 'config.json'} is not readable as JSON: copy it again") from None
-    if own != width:
-        raise InputError(f"{folder} is {own} wide, the transformer reads {width}: these files do not belong together")
-
-
-def _is_t5(folder: Path) -> bool:
-    config = folder / "config.json"
-    return config.is_file() and '"t5"' in config.read_text(encoding="utf-8", errors="replace")
-
-
-def _check_fit(state: dict[str, Tensor], public: dict[str, str], kind, config, path: Path) -> None:
-    with torch.device("meta"):
-        own = kind(config).state_dict()
-    try:
-        renamed = names.from_public(state, public)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
-    wrong = [k for k, v in renamed.items() if v.shape != own[k].shape]
-    if wrong:
-        k = wrong[0]
-        raise InputError(
-            f"{path}: {k} is {tuple(renamed[k].shape)}, where its other sizes ask for {tuple(own[k].shape)}"
-        )
-
-
-def _bytes(path: Path) -> int:
-    return sum(p.stat().st_size for p in _all_files(path))
+        TransformerConfig(**record["transformer"])
+        AutoencoderConfig(**record["autoencoder"])
+        if not all(isinstance(record["files"][part]["sha256"], str) for part in PARTS) or not record["schedule"]:
+            raise ValueError("a hash or the schedule is missing")
+        return record
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not a record of a base ({error}): import it again") from None
 
 
 _HASHES: dict[str, str] = {}
 
 
-def _remembered_hash(path: Path) -> str:
+def remembered_hash(path: Path) -> str:
     """SHA-256 of a file or folder; large ones are remembered beside the user's other caches."""
-    stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in _all_files(path)]
+    stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in all_files(path)]
     key = hashlib.sha256(json.dumps(stats).encode()).hexdigest()
     if key in _HASHES:
         return _HASHES[key]
@@ -324,7 +230,7 @@ def _remembered_hash(path: Path) -> str:
     if large and (cache / key).is_file():
         return (cache / key).read_text().strip()
     if large:
-        print(f"hashing {path.name} ({sum(size for _, size, _ in stats) / 1e9:.1f} GB), once", file=sys.stderr)
+        logger.info("hashing %s (%.1f GB), once", path.name, sum(size for _, size, _ in stats) / 1e9)
     _HASHES[key] = sha256(path)
     if large:
         with contextlib.suppress(OSError), whole_file(cache / key) as part:
@@ -332,5 +238,5 @@ def _remembered_hash(path: Path) -> str:
     return _HASHES[key]
 
 
-def _all_files(path: Path) -> list[Path]:
+def all_files(path: Path) -> list[Path]:
     return visible_files(path) if path.is_dir() else [path]

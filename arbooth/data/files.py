@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# What the package carries: base, encoders, judge.
+EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:

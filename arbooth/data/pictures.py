@@ -1,17 +1,23 @@
-"""Pictures of one size as tensors."""
+"""Painted pictures: PNG files with their origin in their own metadata, and batches of them as tensors."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torch import Tensor
 
+from arbooth.data.files import whole_file
 
-def read_pictures(paths: list[Path]) -> Tensor:
-    """RGB pictures as [B,3,H,W] in [0,1], float32.
+KEY = "arbooth"
+
+
+def read_pictures(paths: Sequence[Path]) -> Tensor:
+    """RGB pictures of one size as [B,3,H,W] in [0,1], float32.
 
     Raises:
         FileNotFoundError: the list is empty.
@@ -23,3 +29,17 @@ def read_pictures(paths: list[Path]) -> Tensor:
         with Image.open(path) as image:
             arrays.append(np.asarray(image.convert("RGB")))
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+
+
+def write_picture(path: Path, pixels: np.ndarray, record: dict) -> None:
+    """PNG of [H,W,3] bytes with a JSON record (prompt, seed, settings, base, adapter) as text chunk."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text(KEY, json.dumps(record, sort_keys=True))
+    with whole_file(path) as part:
+        Image.fromarray(pixels).save(part, format="png", pnginfo=info)
+
+
+def read_origin(path: Path) -> dict:
+    """The record of a picture that `write_picture` wrote; empty for others."""
+    with Image.open(path) as image:
+        return json.loads(image.info.get(KEY, "{}"))

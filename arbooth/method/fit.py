@@ -8,6 +8,7 @@ Shape suffixes: B batch, L tokens, P bits of a token, T text tokens, F text widt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,9 +18,9 @@ from torch import Tensor
 
 from arbooth.errors import InputError, Interrupted
 from arbooth.method import losses
-from arbooth.method.layers import prepare, select_parameters
 from arbooth.method.prior import ClassPrior
 from arbooth.method.seeds import generator
+from arbooth.method.tuning import KINDS
 from arbooth.model.quantizer import Quantizer, SelfCorrection
 from arbooth.model.text import Prompt
 from arbooth.model.transformer import Text, Transformer
@@ -33,7 +34,7 @@ class FitSettings:
     batch: int
     accumulate: int
     learning_rate: float
-    token_learning_rate: float
+    identifier_learning_rate: float
     weight_decay: float
     betas: tuple[float, float]
     identifier_tokens: int
@@ -50,6 +51,7 @@ class FitSettings:
     scale_weights: bool
     prior: str
     seed: int
+    kind: str = "full"  # of method.tuning.KINDS
 
 
 class Resume(Protocol):
@@ -66,15 +68,15 @@ class Resume(Protocol):
 
 @dataclass
 class FitResult:
-    """What was trained: parameters by name, the subject token [N,F], and one row of losses a step."""
+    """What was trained: tensors of an adapter by name, the identifier [N,F], and one row of losses per step."""
 
     parameters: dict[str, Tensor]
-    token: Tensor
+    identifier: Tensor
     history: list[dict[str, float]]
 
 
 class Fitting:
-    """A fine-tuning run: the network, what is trained of it, its data and its optimiser."""
+    """A fine-tuning run: the network, what is trained of it, its data and its optimizer."""
 
     def __init__(
         self,
@@ -92,29 +94,30 @@ class Fitting:
         device = net.device
         self.features, self.prompt = features.to(device), Prompt(prompt.features.to(device), prompt.identifier_rows)
         self.prior = prior if settings.prior != "none" else None
-        self.parameters = prepare(net, select_parameters(net, settings.layers))
-        self.token = torch.zeros(settings.identifier_tokens, net.config.text_width, device=device, requires_grad=True)
+        self.parameters = KINDS[settings.kind].attach(net, settings.layers)
+        shape = (settings.identifier_tokens, net.config.text_width)
+        self.identifier = torch.zeros(shape, device=device, requires_grad=True)
         self.weights = torch.ones(quantizer.schedule.length, device=device)
         if settings.scale_weights:
-            self.weights = losses.scale_weights(
+            self.weights = losses.token_weights(
                 quantizer.schedule, settings.coarse_scales, settings.coarse_weight, settings.fine_weight
             ).to(device)
         self.correction = SelfCorrection(settings.correction_strength, settings.correction_scales)
-        groups = [{"params": [self.token], "lr": settings.token_learning_rate}]
+        groups = [{"params": [self.identifier], "lr": settings.identifier_learning_rate}]
         if self.parameters:
             groups.append({"params": list(self.parameters.values()), "lr": settings.learning_rate})
         self.optimizer = torch.optim.AdamW(groups, betas=settings.betas, weight_decay=settings.weight_decay)
         self.step_number, self.history = 0, []
 
     def step(self) -> dict[str, float]:
-        """One optimiser step for both losses together; returns the step's row of the history."""
+        """One optimizer step for both losses together; returns the step's row of the history."""
         settings, rows = self.settings, []
         self.optimizer.zero_grad(set_to_none=True)
         for part in range(settings.accumulate):
             # Draws depend on the step alone: a resumed run needs no generator state to repeat them.
             draw = generator(settings.seed, "fit", self.step_number, part)
             loss, row = self.loss(draw)
-            if loss.requires_grad:  # not where the token alone is trained and every text was dropped
+            if loss.requires_grad:  # not where the identifier alone is trained and every text was dropped
                 (loss / settings.accumulate).backward()
             rows.append(row)
         self.optimizer.step()
@@ -134,13 +137,15 @@ class Fitting:
         logits = self.net(text, inputs_BLP, schedule, recompute=settings.recompute, backend=self.attention)
         token_loss_BL = losses.cross_entropy(logits[: settings.batch], target_BLP)
         subject = losses.weighted_loss(token_loss_BL, self.weights)
-        row = {"subject": float(subject.detach())}
-        row |= {f"scale_{k + 1}": value for k, value in enumerate(losses.per_scale(token_loss_BL, schedule))}
-        if self.prior is None:
-            return subject, {"loss": row["subject"], **row, "prior": 0.0}
-        prior = self._prior_loss(logits[settings.batch :], chosen)
-        total = subject + settings.prior_weight * prior
-        return total, {"loss": float(total.detach()), **row, "prior": float(prior.detach())}
+        prior, total = torch.zeros_like(subject), subject
+        if self.prior is not None:
+            prior = self._prior_loss(logits[settings.batch :], chosen)
+            total = subject + settings.prior_weight * prior
+        scales = losses.scale_means(token_loss_BL, schedule)
+        names = ["loss", "subject", *(f"scale_{k + 1}" for k in range(len(scales))), "prior"]
+        # One transfer from the device for all that a step reports.
+        values = torch.cat([torch.stack([total, subject]).detach(), scales, prior.detach()[None]]).tolist()
+        return total, dict(zip(names, values))
 
     def _subject_batch(self, draw: torch.Generator) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Photos drawn with replacement, bits flipped anew, the text dropped now and then."""
@@ -149,7 +154,7 @@ class Fitting:
         tokens = self.quantizer.encode(
             self.features[photos.to(self.features.device)], correction=self.correction, generator=draw
         )
-        text = self.prompt.with_subject(self.token)
+        text = self.prompt.with_subject(self.identifier)
         dropped = torch.rand(batch, generator=draw) < self.settings.drop_text
         nothing = self.net.no_text[: len(text)].to(text.dtype)
         return tokens.inputs, tokens.bits, [nothing if drop else text for drop in dropped.tolist()]
@@ -176,7 +181,7 @@ class Fitting:
         """Everything that a resumed run needs."""
         return {
             "parameters": {name: p.detach() for name, p in self.parameters.items()},
-            "token": self.token.detach(),
+            "identifier": self.identifier.detach(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step_number,
             "history": self.history,
@@ -186,7 +191,7 @@ class Fitting:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(state["parameters"][name])
-            self.token.copy_(state["token"])
+            self.identifier.copy_(state["identifier"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step_number, self.history = state["step"], list(state["history"])
 
@@ -212,7 +217,7 @@ def fit(
         prompt: features of the training prompt, with the rows of the identifier.
         prior: cached class samples; None where `settings.prior` is "none".
         settings: the recipe.
-        resume: keeps unfinished runs; a run that goes on from it ends with the same bits.
+        resume: keeps unfinished runs; a run that resumes ends with the same bits.
         progress: wraps the range of steps that are left.
         attention: kernel of the block-causal attention.
 
@@ -227,11 +232,11 @@ def fit(
         run.restore(state)
     for _ in progress(range(run.step_number, settings.steps)):
         row = run.step()
-        if not torch.isfinite(torch.tensor(row["loss"])):
+        if not math.isfinite(row["loss"]):
             raise InputError(f"the loss is {row['loss']} at step {run.step_number}: lower finetune.learning_rate")
         if resume is not None and (resume.stopping() or resume.due()):
             resume.save(run.state())
             if resume.stopping():
                 raise Interrupted(f"stopped after step {run.step_number} of {settings.steps}")
     parameters = {name: p.detach() for name, p in run.parameters.items()}
-    return FitResult(parameters, run.token.detach(), run.history)
+    return FitResult(parameters, run.identifier.detach(), run.history)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING
 
-from arbooth.model.transformer import Transformer
+if TYPE_CHECKING:
+    from arbooth.model.transformer import Transformer
 
-# Layer kind -> prefixes of parameter names inside a block. Norms, embeddings and heads have none.
-KINDS = {
+# Layer -> prefixes of parameter names inside a block. Norms, embeddings and heads have none.
+LAYERS = {
     "self_attention": ("self_attention.",),
     "cross_attention": ("cross_attention.",),
     "feed_forward": ("feed_forward.",),
@@ -15,37 +16,30 @@ KINDS = {
 }
 
 
-def select_parameters(net: Transformer, kinds: tuple[str, ...]) -> list[str]:
-    """Names of the parameters of the given layer kinds, in the network's order.
+# The layers that make up a block, without parts of one.
+WHOLE_LAYERS = ("self_attention", "cross_attention", "feed_forward")
+
+
+def select_parameters(net: Transformer, layers: tuple[str, ...]) -> list[str]:
+    """Names of the parameters of the given layers, in the network's order.
 
     Args:
-        kinds: any subset of `KINDS`; empty means that the subject token alone is trained.
+        layers: any subset of `LAYERS`; empty means that the identifier alone is trained.
 
     Raises:
-        ValueError: a kind is unknown, or matches no parameter of this network.
+        ValueError: a layer is unknown, or matches no parameter of this network.
     """
     chosen: set[str] = set()
-    for kind in kinds:
-        if kind not in KINDS:
-            raise ValueError(f"unknown layer kind {kind!r}: one of {', '.join(KINDS)}")
-        own = {name for name, _ in net.named_parameters() if _kind_matches(name, kind)}
-        if not own:
-            raise ValueError(f"layer kind {kind!r} matches no parameter of this network")
-        chosen |= own
+    for layer in layers:
+        if layer not in LAYERS:
+            raise ValueError(f"unknown layer {layer!r}: one of {', '.join(LAYERS)}")
+        matching = {name for name, _ in net.named_parameters() if _matches(name, layer)}
+        if not matching:
+            raise ValueError(f"layer {layer!r} matches no parameter of this network")
+        chosen |= matching
     return [name for name, _ in net.named_parameters() if name in chosen]
 
 
-def _kind_matches(name: str, kind: str) -> bool:
+def _matches(name: str, layer: str) -> bool:
     parts = name.split(".", 2)
-    return parts[0] == "blocks" and parts[2].startswith(KINDS[kind])
-
-
-def prepare(net: Transformer, names: list[str]) -> dict[str, nn.Parameter]:
-    """Freeze the network but for `names`, which become float32 master weights. Returns those."""
-    net.requires_grad_(False)
-    trained = {}
-    for name in names:
-        parameter = net.get_parameter(name)
-        parameter.data = parameter.data.float()
-        trained[name] = parameter.requires_grad_(True)
-    return trained
+    return parts[0] == "blocks" and parts[2].startswith(LAYERS[layer])

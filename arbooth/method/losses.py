@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from arbooth.model.schedule import Schedule
 
 
-def scale_weights(schedule: Schedule, coarse_scales: int, coarse: float, fine: float) -> Tensor:
+def token_weights(schedule: Schedule, coarse_scales: int, coarse: float, fine: float) -> Tensor:
     """Weight of every token, [L]: `coarse` on the first scales, `fine` on the later ones."""
     weights = [
         torch.full((end - start,), coarse if scale < coarse_scales else fine)
@@ -32,10 +32,10 @@ def weighted_loss(token_loss_BL: Tensor, weights_L: Tensor) -> Tensor:
     return (token_loss_BL * weights_L).mean()
 
 
-def per_scale(token_loss_BL: Tensor, schedule: Schedule) -> list[float]:
-    """Mean loss of each scale, K numbers."""
+def scale_means(token_loss_BL: Tensor, schedule: Schedule) -> Tensor:
+    """Mean loss of each scale, [K], on the device."""
     means = token_loss_BL.detach().mean(0)
-    return [float(means[start:end].mean()) for start, end in schedule.spans]
+    return torch.stack([means[start:end].mean() for start, end in schedule.spans])
 
 
 def bernoulli_distillation(student_BLD2: Tensor, teacher_BLD: Tensor) -> Tensor:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from arbooth.method.seeds import generator
 from arbooth.model.autoencoder import Autoencoder, to_uint8
 from arbooth.model.quantizer import Quantizer
 from arbooth.model.sampling import Sampling, sample
-from arbooth.model.text import TextEncoder
+from arbooth.model.text import Prompt
 from arbooth.model.transformer import Text, Transformer
 
 
@@ -16,26 +18,30 @@ def paint(
     net: Transformer,
     autoencoder: Autoencoder,
     quantizer: Quantizer,
-    encoder: TextEncoder,
-    prompt: str,
+    prompt: Prompt,
     sampling: Sampling,
-    seed: int,
-    index: int,
-    token: torch.Tensor | None = None,
-):
+    draw: torch.Generator,
+    identifier: Tensor | None = None,
+) -> np.ndarray:
     """Paint one picture: [H,W,3] RGB bytes as a numpy array.
 
-    Pictures are painted one at a time, each from its own generator (seed, prompt and index), so that
+    Pictures are painted one at a time, each from a generator of its own (see `picture_generator`), so that
     a picture is the same whatever else is painted beside it.
 
     Args:
-        token: the subject's learned rows [N,F], for prompts with the identifier.
+        prompt: its features, encoded.
+        identifier: the subject's learned rows [N,F], for prompts with the identifier.
 
     Raises:
-        ValueError: an empty prompt, or settings that do not fit the schedule.
+        ValueError: a prompt that is too long, or settings that do not fit the schedule.
     """
-    features = encoder.encode(prompt).with_subject(token)[None].to(net.device)
+    features = prompt.with_subject(identifier)[None].to(net.device)
     text = Text(features, [features.shape[1]])
-    drawn = sample(net, quantizer, text, sampling, [generator(seed, "paint", prompt, index)])
+    drawn = sample(net, quantizer, text, sampling, [draw])
     with torch.inference_mode():
         return to_uint8(autoencoder.decode(drawn.codes))[0].cpu().numpy()
+
+
+def picture_generator(seed: int, prompt: str, index: int) -> torch.Generator:
+    """The random numbers of one picture: they depend on nothing else that is painted."""
+    return generator(seed, "paint", prompt, index)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from arbooth.data.caches import open_tensors
+from arbooth.data.files import EMBEDDED
 from arbooth.errors import InputError
 
 
@@ -19,23 +20,25 @@ class Drawings:
     names: list[str]
     features: Tensor
 
-    def nearest_is_subject(self, pictures_NF: Tensor, photos_PF: Tensor, own: str | None) -> list[bool]:
+    def nearest_is_subject(self, pictures_NF: Tensor, photos_PF: Tensor, drawing: str | None) -> list[bool]:
         """For each picture: is the subject, known by its photos, nearer than every other drawing?
 
         Args:
-            own: the subject's own drawing, which its photos stand for; None where it has none.
+            drawing: the subject's own, which its photos stand for; None where it has none.
 
         Raises:
             InputError: no drawing of that name.
         """
-        if own is not None and own not in self.names:
-            raise InputError(f"no drawing {own!r} in the embedded base's table: pack the base anew, or mend the name")
-        others = self.features[[i for i, name in enumerate(self.names) if name != own]]
+        if drawing is not None and drawing not in self.names:
+            raise InputError(
+                f"no drawing {drawing!r} in the embedded base's table: pack the base anew, or mend the name"
+            )
+        others = self.features[[i for i, name in enumerate(self.names) if name != drawing]]
         subject = F.normalize(photos_PF.mean(0), dim=0)
         return (pictures_NF @ subject > (pictures_NF @ others.T).amax(1)).tolist()
 
 
-def load_drawings(embedded: Path) -> Drawings:
+def load_drawings(embedded: Path = EMBEDDED) -> Drawings:
     """The table that the package carries.
 
     Raises:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from arbooth.data.checkpoints import read_weights
+from arbooth.data.files import EMBEDDED, read_json
 from arbooth.errors import InputError
 
 DINO, CLIP = "facebook/dino-vits16", "openai/clip-vit-base-patch32"
@@ -169,18 +170,20 @@ def batched(encode, pictures: Tensor, device: torch.device | str = "cpu") -> Ten
     return torch.cat([encode(batch.to(device)) for batch in pictures.split(32)])
 
 
-def load_encoders(kind: str, embedded: Path, folder: Path, device: torch.device | str = "cpu") -> Encoders:
+def load_encoders(kind: str, folder: Path | None = None, device: torch.device | str = "cpu") -> Encoders:
     """The encoders named by `evaluate.encoders`: embedded, published or corrected.
+
+    Args:
+        folder: of DINO, CLIP and LPIPS, which the last two need.
 
     Raises:
         InputError: their weights are not on this machine.
     """
     if kind != "embedded":
-        return PublishedEncoders(folder, corrected=kind == "corrected", device=device)
-    from arbooth.data.files import read_json
+        return PublishedEncoders(folder or Path(), corrected=kind == "corrected", device=device)
     from arbooth.metrics.embedded import EmbeddedEncoders
 
-    state = {k: v.float() for k, v in read_weights(embedded / "encoders.safetensors").items()}
-    encoders = EmbeddedEncoders(read_json(embedded / "encoders.json")["words"])
+    state = {k: v.float() for k, v in read_weights(EMBEDDED / "encoders.safetensors").items()}
+    encoders = EmbeddedEncoders(read_json(EMBEDDED / "encoders.json")["words"])
     encoders.load_state_dict(state)
     return encoders.to(device).eval().requires_grad_(False)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from arbooth.data.checkpoints import read_weights
-from arbooth.data.files import read_json
+from arbooth.data.files import EMBEDDED, read_json
 from arbooth.errors import InputError
 from arbooth.metrics.embedded import WIDTH, ConvTower, sized
 
@@ -40,7 +40,7 @@ class Judge(nn.Module):
         return [{q: self.labels[q][best[q][i]] for q in self.labels} for i in range(len(pixels))]
 
 
-def load_judge(embedded: Path) -> Judge:
+def load_judge(embedded: Path = EMBEDDED) -> Judge:
     """The judge that the package carries.
 
     Raises:

@@ -26,10 +26,10 @@ class Sampling:
         top_p: the weaker outcome is dropped where the stronger alone reaches it, in (0, 1].
     """
 
-    guidance: float | tuple[float, ...] = 4.0
-    temperature: float | tuple[float, ...] = 0.5
-    top_k: int = 900
-    top_p: float = 0.97
+    guidance: float | tuple[float, ...]
+    temperature: float | tuple[float, ...]
+    top_k: int
+    top_p: float
 
     def __post_init__(self) -> None:
         if self.top_k < 0:
@@ -50,7 +50,7 @@ class Samples:
     logits: Tensor | None
 
 
-def per_scale(value: float | Sequence[float], scales: int, name: str) -> list[float]:
+def spread_over_scales(value: float | Sequence[float], scales: int, name: str) -> list[float]:
     """One number for all scales, or a list of as many as there are scales."""
     values = [float(v) for v in value] if isinstance(value, (tuple, list)) else [float(value)] * scales
     if len(values) != scales:
@@ -59,14 +59,14 @@ def per_scale(value: float | Sequence[float], scales: int, name: str) -> list[fl
 
 
 def draw_bits(margin_BNP: Tensor, sampling: Sampling, generators: list[torch.Generator] | None) -> Tensor:
-    """Bits from logit differences (bit 1 less bit 0, tempered): greedy, or one draw a picture's generator.
+    """Bits from logit differences (bit 1 less bit 0, tempered): greedy, or one draw from each picture's generator.
 
     Random numbers are made on the CPU, so that a seed means the same on every device.
     """
     if sampling.top_k == 1:
         return margin_BNP > 0
     if generators is None:
-        raise ValueError("sampling needs one generator a picture; use top_k=1 for greedy")
+        raise ValueError("sampling needs one generator per picture; use top_k=1 for greedy")
     chance = torch.sigmoid(margin_BNP.float())
     stronger = torch.maximum(chance, 1 - chance)
     chance = torch.where(stronger >= sampling.top_p, (chance > 0.5).float(), chance)
@@ -84,19 +84,19 @@ def sample(
     *,
     keep_logits: bool = False,
 ) -> Samples:
-    """Paint one picture a prompt.
+    """Paint one picture per prompt.
 
     Args:
         text: B prompts, already on the network's device.
-        generators: one a picture (on the CPU); None only for greedy sampling.
+        generators: one per picture (on the CPU); None only for greedy sampling.
         keep_logits: also return each bit's two logits after guidance, before temperature.
 
     Raises:
         ValueError: numbers per scale that do not fit the schedule; no generators where needed.
     """
     schedule = quantizer.schedule
-    guidance = per_scale(sampling.guidance, len(schedule), "guidance")
-    temperature = per_scale(sampling.temperature, len(schedule), "temperature")
+    guidance = spread_over_scales(sampling.guidance, len(schedule), "guidance")
+    temperature = spread_over_scales(sampling.temperature, len(schedule), "temperature")
     batch, guided = len(text.lengths), any(g != 1 for g in guidance)
     condition = _guided_condition(transformer, text) if guided else transformer.condition(text)
     caches = transformer.caches(batch * (2 if guided else 1), schedule)

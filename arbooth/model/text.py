@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-IDENTIFIER = "<S*>"
+from arbooth.model.identifier import IDENTIFIER
 
 
 @dataclass
@@ -20,13 +20,13 @@ class Prompt:
     features: Tensor
     identifier_rows: tuple[int, ...] = ()
 
-    def with_subject(self, subject_NF: Tensor | None) -> Tensor:
+    def with_subject(self, identifier_NF: Tensor | None) -> Tensor:
         """Features with every identifier row replaced by the subject's N learned rows: [T+N-1,F]."""
-        if subject_NF is None or not self.identifier_rows:
+        if identifier_NF is None or not self.identifier_rows:
             return self.features
         parts, start = [], 0
         for row in self.identifier_rows:
-            parts += [self.features[start:row], subject_NF.to(self.features)]
+            parts += [self.features[start:row], identifier_NF.to(self.features)]
             start = row + 1
         return torch.cat([*parts, self.features[start:]])
 

@@ -110,7 +110,7 @@ def _norm(x: Tensor) -> Tensor:
 
 
 class TextPooling(nn.Module):
-    """Attention pooling of a prompt with one learned query a head: [B,T,F] -> [B,C]."""
+    """Attention pooling of a prompt with one learned query per head: [B,T,F] -> [B,C]."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -385,6 +385,11 @@ class Transformer(nn.Module):
         with self._full_precision():
             x = _norm(x_BLC) * (1 + scale) + shift
             return self.head(x).unflatten(-1, (self.config.bits, 2))
+
+
+def kept_type(name: str, tensor: Tensor, compute: str) -> torch.dtype:
+    """Matrices inside the blocks take the compute type; biases, norms, embeddings, adaLN and head stay float32."""
+    return DTYPES[compute] if name.startswith("blocks.") and tensor.ndim == 2 else torch.float32
 
 
 def _matmul_type(x: Tensor) -> torch.dtype:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from arbooth.data.bases import EMBEDDED
+from typing import TYPE_CHECKING
+
 from arbooth.data.files import read_json, write_json, write_table
 from arbooth.data.pictures import read_pictures
+from arbooth.method.prompts import without_identifier
 from arbooth.metrics.encoders import batched, load_encoders
 from arbooth.metrics.scores import diversity, image_similarity, mean, text_similarity
 from arbooth.progress import track
-from arbooth.settings import settings, torch_device
+
+if TYPE_CHECKING:
+    from arbooth.stages.job import Job
 
 
-def run(params, key, reads, writes) -> None:
-    device = torch_device()
-    encoders = load_encoders(params.evaluate.encoders, EMBEDDED, settings().path("encoders"), device)
+def run(job: Job) -> None:
+    reads, device = job.reads, job.device
+    encoders = load_encoders(job.params.evaluate.encoders, job.project.encoders, device)
     names = encoders.names
     photos = read_pictures(sorted(reads["photos"].glob("*.png")))
     photo_image, photo_joint = encoders.image_features(photos.to(device)), encoders.joint_features(photos.to(device))
@@ -21,11 +25,11 @@ def run(params, key, reads, writes) -> None:
     for row in read_json(reads["images"] / "index.json"):
         groups.setdefault((row["kind"], row["template"], row["prompt"]), []).append(row["file"])
     table = []
-    for (kind, template, prompt), files in track(groups.items(), f"evaluate {key}", len(groups)):
+    for (kind, template, prompt), files in track(groups.items(), f"evaluate {job.key}", len(groups)):
         images = read_pictures([reads["images"] / name for name in files])
         features = batched(encoders.image_features, images, device)
         joint = batched(encoders.joint_features, images, device)
-        text = template.replace("{subject}", "{}") if encoders.literal_template else prompt.replace("<S*> ", "")
+        text = template.replace("{subject}", "{}") if encoders.literal_template else without_identifier(prompt)
         row = {"kind": kind, "prompt": prompt, "images": len(files)}
         if kind == "class":
             row[names["preservation"]] = image_similarity(photo_image, features)
@@ -35,9 +39,9 @@ def run(params, key, reads, writes) -> None:
             row[names["text"]] = text_similarity(encoders.text_features(text), joint)
         row[names["diversity"]] = diversity(images.to(device), encoders.distance)
         table.append(row)
-    write_table(writes["prompts"], table, ["kind", "prompt", "images", *names.values()])
+    write_table(job.writes["prompts"], table, ["kind", "prompt", "images", *names.values()])
     seconds = read_json(reads["timing"])["seconds_per_image"]
-    write_json(writes["metrics"], {**summary(table, names), "seconds_per_image": seconds})
+    write_json(job.writes["metrics"], {**summary(table, names), "seconds_per_image": seconds})
 
 
 def summary(table: list[dict], names: dict[str, str]) -> dict[str, float]:

@@ -8,26 +8,31 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from arbooth.closure import digest
 from arbooth.data import caches
 from arbooth.data.adapters import Adapter, write_adapter
-from arbooth.data.bases import Base, kept_type, load_base
+from arbooth.data.bases import Base
 from arbooth.data.files import sha256, whole_folder
 from arbooth.data.resume import ResumeFile
 from arbooth.errors import InputError
 from arbooth.method.fit import FitSettings, fit
 from arbooth.method.prior import ClassPrior
-from arbooth.model.quantizer import Quantizer
+from arbooth.method.prompts import with_class
+from arbooth.method.tuning import KINDS
 from arbooth.progress import track
-from arbooth.settings import settings, torch_device
 from arbooth.stages import prior as prior_stage
 
+if TYPE_CHECKING:
+    from arbooth.params import Params
+    from arbooth.stages.job import Job
 
-def fit_settings(params) -> FitSettings:
+
+def fit_settings(params: Params) -> FitSettings:
     """The recipe of the chosen method."""
-    method = params.methods[params.finetune.method]
-    own = params.finetune.model_dump(exclude={"method"})
-    return FitSettings(**own, **method.model_dump(), seed=params.seed)
+    method = params.methods[params.finetune.method].model_dump()
+    return FitSettings(**params.finetune.model_dump(exclude={"method"}), **method, seed=params.seed)
 
 
 @dataclass(frozen=True)
@@ -35,70 +40,60 @@ class Inputs:
     """Everything that a run of `fit` reads."""
 
     base: Base
-    quantizer: Quantizer
     tokens: caches.SubjectTokens
     prior: ClassPrior | None
     recipe: FitSettings
 
 
-def read_inputs(params, key: str, reads: dict[str, Path]) -> Inputs:
+def read_inputs(params: Params, base: Base, key: str, reads: dict[str, Path]) -> Inputs:
     """Raises InputError: a cache is missing, or was made with something else."""
-    here = settings()
-    base = load_base(params.base, here.project, here.path("weights"))
-    quantizer = base.quantizer(params.picture.ratio, params.picture.pixels)
-    class_name = params.subjects[key].class_name
-    prompt = params.templates.subject.replace("{class}", params.classes[class_name].noun)
-    tokens = caches.read_subject(reads["tokens"], caches.origin(base.hash, quantizer, prompt=prompt))
+    prompt = with_class(params.templates.subject, params.noun(key))
+    tokens = caches.read_subject(reads["tokens"], caches.origin(base.hash, base.quantizer, prompt=prompt))
     recipe, prior = fit_settings(params), None
     if recipe.prior != "none":
-        prior = caches.read_prior(reads["prior"], prior_stage.header(params, base, quantizer, class_name))
-    return Inputs(base, quantizer, tokens, prior, recipe)
+        prior = caches.read_prior(reads["prior"], prior_stage.header(params, base, params.class_of(key)))
+    return Inputs(base, tokens, prior, recipe)
 
 
-def run(params, key, reads, writes) -> None:
-    here, device = settings(), torch_device()
-    given = read_inputs(params, key, reads)
+def run(job: Job) -> None:
+    params, key, machine = job.params, job.key, job.project.settings
+    given = read_inputs(params, job.base, key, job.reads)
     base, recipe = given.base, given.recipe
-    if here.attention == "flex" and device.type == "cpu":
+    if machine.attention == "flex" and job.device.type == "cpu":
         raise InputError("FlexAttention does not train on the CPU: set ARBOOTH_ATTENTION to scales")
-    net = base.transformer(device, params.compute)
-    identity = [
-        json.dumps({**vars(recipe), "compute": params.compute}, sort_keys=True),
-        base.hash,
-        sha256(reads["tokens"]),
-        sha256(reads["prior"]),
-        *_code(),
-    ]
-    run_key = hashlib.sha256("\n".join(identity).encode()).hexdigest()
-    with ResumeFile(here.path("resume") / f"{key}.pt", run_key, here.checkpoint_seconds) as resume:
+    resume_file = job.project.resume_file(key)
+    with ResumeFile(resume_file, _run_key(job, given), machine.checkpoint_seconds) as resume:
         result = fit(
-            net,
-            given.quantizer,
+            base.transformer(job.device, params.compute),
+            base.quantizer,
             given.tokens.features,
             given.tokens.prompt,
             given.prior,
             recipe,
             resume=resume,
             progress=partial(track, label=f"finetune {key}"),
-            attention=here.attention,
+            attention=machine.attention,
         )
-    # Kept in the type that they are used in: nothing is lost.
-    parameters = {
-        name: value.to(kept_type(name, value, params.compute)).cpu() for name, value in result.parameters.items()
-    }
+    parameters = KINDS[recipe.kind].saved(result.parameters, params.compute)
     # Serving paints the picture's shape, and computes in the type, that the subject was trained with.
     made = {"method": params.finetune.method, "compute": params.compute, "picture": params.picture.model_dump()}
-    noun = params.classes[params.subjects[key].class_name].noun
-    adapter = Adapter(result.token.cpu(), parameters, base.hash, key, noun, {**made, **vars(recipe)})
-    write_adapter(writes["adapter"], adapter)
-    write_curves(writes["curves"], result.history)
+    settings = {**made, **vars(recipe)}
+    adapter = Adapter(result.identifier.cpu(), parameters, base.hash, key, params.noun(key), settings, recipe.kind)
+    write_adapter(job.writes["adapter"], adapter)
+    write_curves(job.writes["curves"], result.history)
     resume.finish()
 
 
-def _code() -> list[str]:
-    """Hashes of what a run computes with: a run that was stopped does not go on in other code."""
-    package = Path(__file__).resolve().parent.parent
-    return [sha256(package / "method"), sha256(package / "model")]
+def _run_key(job: Job, given: Inputs) -> str:
+    """What a run computes, from what and with which code: one that was stopped resumes in no other."""
+    identity = [
+        json.dumps({**vars(given.recipe), "compute": job.params.compute}, sort_keys=True),
+        given.base.hash,
+        sha256(job.reads["tokens"]),
+        sha256(job.reads["prior"]),
+        digest(__name__),
+    ]
+    return hashlib.sha256("\n".join(identity).encode()).hexdigest()
 
 
 def write_curves(folder: Path, history: list[dict[str, float]]) -> None:

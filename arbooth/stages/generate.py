@@ -2,65 +2,57 @@
 
 from __future__ import annotations
 
+import statistics
 from functools import partial
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from arbooth.data.bases import load_base
 from arbooth.data.files import whole_folder, write_json
-from arbooth.data.records import contact_sheet, write_picture
-from arbooth.model.sampling import Sampling
-from arbooth.painter import Painter, Painting
+from arbooth.method.prompts import with_class, with_subject
+from arbooth.painting.folder import write_paintings
+from arbooth.painting.painter import Painter
+from arbooth.painting.sheet import contact_sheet
 from arbooth.progress import track
-from arbooth.settings import settings, torch_device
+
+if TYPE_CHECKING:
+    from arbooth.params import Params
+    from arbooth.stages.job import Job
 
 
-def prompts_of(params, key: str) -> list[dict]:
+def prompts_of(params: Params, key: str) -> list[dict]:
     """Every picture to paint: its prompt, the template that it came from, its kind and its index."""
-    subject = params.subjects[key]
-    noun = params.classes[subject.class_name].noun
+    noun, template = params.noun(key), params.templates.prior
     wanted = [
-        {"kind": "subject", "template": template, "prompt": template.replace("{subject}", f"<S*> {noun}"), "index": i}
-        for template in params.prompt_sets[subject.prompts]
-        for i in range(params.generate.images_per_prompt)
+        {"kind": "subject", "template": template, "prompt": with_subject(template, noun), "index": index}
+        for template in params.prompt_sets[params.subjects[key].prompts]
+        for index in range(params.generate.images_per_prompt)
     ]
-    template = params.templates.prior
-    prompt = template.replace("{class}", noun)
     wanted += [
-        {"kind": "class", "template": template, "prompt": prompt, "index": i}
-        for i in range(params.generate.class_images)
+        {"kind": "class", "template": template, "prompt": with_class(template, noun), "index": index}
+        for index in range(params.generate.class_images)
     ]
     return wanted
 
 
-def write_paintings(folder: Path, wanted: list[dict], paintings: list[Painting]) -> None:
-    """Numbered pictures, and index.json that says what each was asked to be."""
-    rows = [{**row, "file": f"{number:04d}.png"} for number, row in enumerate(wanted)]
-    for row, painting in zip(rows, paintings):
-        write_picture(folder / row["file"], painting.pixels, painting.record)
-    write_json(folder / "index.json", rows)
-
-
-def run(params, key, reads, writes) -> None:
-    here = settings()
-    base = load_base(params.base, here.project, here.path("weights"))
-    painter = Painter(base, torch_device(), params.picture.ratio, params.picture.pixels, params.compute)
-    painter.add(reads["adapter"])
-    wanted = prompts_of(params, key)
+def run(job: Job) -> None:
+    params = job.params
+    painter = Painter(job.base, params.sampling, job.device, params.compute)
+    painter.add(job.reads["adapter"])
+    wanted = prompts_of(params, job.key)
     paintings = painter.paint(
         [(row["prompt"], row["index"]) for row in wanted],
         params.seed,
-        Sampling(**params.generate.model_dump(exclude={"images_per_prompt", "class_images"})),
-        key,
-        partial(track, label=f"generate {key}"),
+        painter.sampling(),
+        job.key,
+        partial(track, label=f"generate {job.key}"),
     )
-    with whole_folder(writes["images"]) as folder:
+    with whole_folder(job.writes["images"]) as folder:
         write_paintings(folder, wanted, paintings)
     rows: dict[str, list[Image.Image]] = {}
     for row, painting in zip(wanted, paintings):
         rows.setdefault(row["prompt"], []).append(Image.fromarray(painting.pixels))
-    contact_sheet(writes["sheet"], list(rows.items()))
-    seconds = sorted(p.seconds for p in paintings)
+    contact_sheet(job.writes["sheet"], list(rows.items()))
     # Times differ from run to run: they lie beside the pictures, so that those stay the same bytes.
-    write_json(writes["timing"], {"seconds_per_image": round(seconds[len(seconds) // 2], 4)})
+    seconds = statistics.median_high(painting.seconds for painting in paintings)
+    write_json(job.writes["timing"], {"seconds_per_image": round(seconds, 4)})

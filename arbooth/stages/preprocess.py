@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import sys
+import logging
+from typing import TYPE_CHECKING
 
-from arbooth.data.bases import load_base
+from arbooth.data.bases import Base
 from arbooth.data.files import whole_folder, write_json
 from arbooth.data.photos import fit_to, read_photos
 from arbooth.errors import InputError
-from arbooth.settings import settings
+
+if TYPE_CHECKING:
+    from arbooth.stages.job import Job
+
+logger = logging.getLogger(__name__)
 
 
-def run(params, key, reads, writes) -> None:
-    here = settings()
-    base = load_base(params.base, here.project, here.path("weights"))
-    height, width = base.picture_size(base.quantizer(params.picture.ratio, params.picture.pixels))
-    photos = read_photos(reads["photos"], min(height, width) // 2, here.max_pixels)
-    crops = params.subjects[key].crops
+def run(job: Job) -> None:
+    base: Base = job.base
+    height, width = base.picture_size
+    photos = read_photos(job.reads["photos"], min(height, width) // 2, job.project.settings.max_pixels)
+    crops = job.params.subjects[job.key].crops
     unknown = sorted(set(crops) - {p.path.name for p in photos.photos})
     if unknown:
-        raise InputError(f"subjects.{key}.crops names photos that are not there: {', '.join(unknown)}")
+        raise InputError(f"subjects.{job.key}.crops names photos that are not there: {', '.join(unknown)}")
     for note in photos.warnings:
-        print(f"warning: {note}", file=sys.stderr)
+        logger.warning(note)
     manifest = []
-    with whole_folder(writes["images"]) as folder:
+    with whole_folder(job.writes["images"]) as folder:
         for index, photo in enumerate(photos.photos):
             crop = crops.get(photo.path.name)
             fit_to(photo.image, height, width, crop).save(folder / f"{index:02d}.png")

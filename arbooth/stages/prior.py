@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from arbooth.data import caches
-from arbooth.data.bases import Base, load_base
+from arbooth.data.bases import Base
 from arbooth.method.prior import draw_prior
-from arbooth.model.quantizer import Quantizer
+from arbooth.method.prompts import with_class
 from arbooth.model.sampling import Sampling
 from arbooth.progress import track
-from arbooth.settings import settings, torch_device
+
+if TYPE_CHECKING:
+    from arbooth.params import Params
+    from arbooth.stages.job import Job
 
 
-def header(params, base: Base, quantizer: Quantizer, class_name: str) -> dict[str, str]:
+def header(params: Params, base: Base, class_name: str) -> dict[str, str]:
     """What the prior of a class is made with; fine-tuning refuses another."""
-    prompt = params.templates.prior.replace("{class}", params.classes[class_name].noun)
+    prompt = with_class(params.templates.prior, params.classes[class_name].noun)
+    prior = params.prior.model_dump()
     return caches.origin(
-        base.hash, quantizer, prompt=prompt, prior=params.prior.model_dump(), seed=params.seed, compute=params.compute
+        base.hash, base.quantizer, prompt=prompt, prior=prior, seed=params.seed, compute=params.compute
     )
 
 
-def run(params, key, reads, writes) -> None:
-    here, device = settings(), torch_device()
-    base = load_base(params.base, here.project, here.path("weights"))
-    quantizer = base.quantizer(params.picture.ratio, params.picture.pixels)
-    prompt = params.templates.prior.replace("{class}", params.classes[key].noun)
-    features = base.text_encoder(device).encode(prompt).features
-    own = params.prior
+def run(job: Job) -> None:
+    params, base = job.params, job.base
+    settings = params.prior
     prior = draw_prior(
-        base.transformer(device, params.compute),
-        quantizer,
-        features,
-        own.samples,
-        Sampling(1.0, own.temperature, own.top_k, own.top_p),
+        base.transformer(job.device, params.compute),
+        base.quantizer,
+        base.text_encoder(job.device).encode(with_class(params.templates.prior, params.classes[job.key].noun)).features,
+        settings.samples,
+        Sampling(1.0, settings.temperature, settings.top_k, settings.top_p),
         params.seed,
-        keep_pairs=own.keep_pairs,
-        progress=partial(track, label=f"prior of {key}"),
+        keep_pairs=settings.keep_pairs,
+        progress=partial(track, label=f"prior of {job.key}"),
     )
-    caches.write_prior(writes["prior"], prior, header(params, base, quantizer, key))
+    caches.write_prior(job.writes["prior"], prior, header(params, base, job.key))

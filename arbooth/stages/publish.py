@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from arbooth.data.bases import load_base
-from arbooth.settings import settings
-from arbooth.tracking.ledger import Files, Published, publish
+import logging
+from typing import TYPE_CHECKING
+
+from arbooth.registry.publish import Files, Published, publish
+
+if TYPE_CHECKING:
+    from arbooth.params import Params
+    from arbooth.project import Paths, Project
+    from arbooth.stages.job import Job
+
+logger = logging.getLogger(__name__)
 
 
-def publish_subject(params, subject: str, reads) -> Published:
-    """Publish one subject's files."""
-    here = settings()
-    own = params.subjects[subject]
+def publish_subject(project: Project, params: Params, subject: str, reads: Paths) -> Published:
+    """Publish one subject's files.
+
+    Args:
+        params: with the subject's own overrides.
+    """
     files = Files(
         adapter=reads["adapters"] / f"{subject}.safetensors",
         curves=reads["curves"] / subject,
@@ -18,25 +28,34 @@ def publish_subject(params, subject: str, reads) -> Published:
         metrics=reads["metrics"] / f"{subject}.json",
         prompts=reads["prompts"] / f"{subject}.csv",
     )
+    declared = params.subjects[subject].model_dump(by_alias=True, exclude={"overrides", "crops"})
     record = {
         "base": params.base,
         "seed": params.seed,
         "compute": params.compute,
-        "subject": own.model_dump(by_alias=True, exclude={"overrides", "crops"}),
+        "subject": declared,
         "method": params.methods[params.finetune.method].model_dump(),
         **{
             name: getattr(params, name).model_dump()
             for name in ("picture", "templates", "prior", "finetune", "generate", "evaluate")
         },
     }
-    base = load_base(params.base, here.project, here.path("weights"))
-    noun = params.classes[own.class_name].noun
-    return publish(subject, noun, files, base, record, params.publish, params.publish.experiment, here.tracking_uri)
+    return publish(
+        subject,
+        params.noun(subject),
+        files,
+        project.base(params),
+        record,
+        params.sampling,
+        params.publish,
+        project.tracking_uri,
+    )
 
 
-def run(params, key, reads, writes) -> None:
-    for subject in params.subjects:
-        print(describe(publish_subject(_with_overrides(params, subject), subject, reads)))
+def run(job: Job) -> None:
+    for subject in job.params.subjects:
+        done = publish_subject(job.project, job.params.of_subject(subject), subject, job.reads)
+        logger.info(describe(done))
 
 
 def describe(done: Published) -> str:
@@ -46,12 +65,3 @@ def describe(done: Published) -> str:
     if done.champion:
         return f"{line} and champion"
     return f"{line}; not champion: {'; '.join(done.gate)}"
-
-
-def _with_overrides(params, subject: str):
-    """The parameters as this subject's own stages saw them."""
-    from arbooth.params import load_params
-
-    if not params.subjects[subject].overrides:
-        return params
-    return load_params(settings().project / "params.yaml", subject)

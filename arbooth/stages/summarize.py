@@ -4,76 +4,65 @@ from __future__ import annotations
 
 import base64
 import csv
-import html
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from arbooth.data.files import read_json, whole_file, write_json
 from arbooth.errors import InputError
 from arbooth.metrics.scores import mean
 
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem;color:#1a1a1a}
-table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums}
-th,td{padding:.35rem .6rem;border-bottom:1px solid #ddd;text-align:right}
-th:first-child,td:first-child{text-align:left}
-tr.overall td{font-weight:600;border-top:2px solid #888}img{max-width:100%}.wide{overflow-x:auto}"""
+if TYPE_CHECKING:
+    from arbooth.stages.job import Job
+
+PAGE = Path(__file__).with_name("report.html")
 
 
-def run(params, key, reads, writes) -> None:
-    missing = [subject for subject in params.subjects if not (reads["metrics"] / f"{subject}.json").is_file()]
+def run(job: Job) -> None:
+    reads, subjects = job.reads, job.params.subjects
+    missing = [subject for subject in subjects if not (reads["metrics"] / f"{subject}.json").is_file()]
     if missing:
         raise InputError(f"not evaluated yet: {', '.join(missing)}; run `dvc repro`")
-    metrics = {subject: read_json(reads["metrics"] / f"{subject}.json") for subject in params.subjects}
+    metrics = {subject: read_json(reads["metrics"] / f"{subject}.json") for subject in subjects}
     columns = list(dict.fromkeys(name for row in metrics.values() for name in row))
     overall = {name: mean([row.get(name) for row in metrics.values()]) for name in columns}
-    with whole_file(writes["table"]) as part, part.open("w", newline="") as file:
+    with whole_file(job.writes["table"]) as part, part.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["subject", "class", *columns])
         for subject, row in metrics.items():
-            noun = params.classes[params.subjects[subject].class_name].noun
-            writer.writerow([subject, noun, *(row.get(name, "") for name in columns)])
-    write_json(writes["overall"], {name: round(value, 6) for name, value in overall.items()})
-    with whole_file(writes["report"]) as part:
-        part.write_text(_page(params, metrics, columns, overall, reads), encoding="utf-8")
+            writer.writerow([subject, job.params.noun(subject), *(row.get(name, "") for name in columns)])
+    write_json(job.writes["overall"], {name: round(value, 6) for name, value in overall.items() if value is not None})
+    shown = [
+        {
+            "name": subject,
+            "noun": job.params.noun(subject),
+            "metrics": metrics[subject],
+            "sheet": base64.b64encode((reads["sheets"] / f"{subject}.png").read_bytes()).decode(),
+            "prompts": _rows(reads["prompts"] / f"{subject}.csv"),
+        }
+        for subject in metrics
+    ]
+    with whole_file(job.writes["report"]) as part:
+        part.write_text(_page(columns, shown, overall), encoding="utf-8")
 
 
-def _page(params, metrics, columns, overall, reads) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in ["subject", *columns])
-    body = "".join(_row(html.escape(subject), row, columns) for subject, row in metrics.items())
-    body += _row(f"overall ({len(metrics)})", overall, columns, ' class="overall"')
-    sections = []
-    for subject in metrics:
-        noun = params.classes[params.subjects[subject].class_name].noun
-        sheet = base64.b64encode((reads["sheets"] / f"{subject}.png").read_bytes()).decode()
-        title = html.escape(f"{subject} ({noun})")
-        sections.append(
-            f'<h2>{title}</h2>\n<img alt="contact sheet of {title}" src="data:image/png;base64,{sheet}">\n'
-            f"{_prompts(reads['prompts'] / f'{subject}.csv')}"
-        )
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>arbooth report</title>\n<style>{_STYLE}</style></head>\n'
-        f'<body><h1>Personalised subjects</h1>\n<div class="wide"><table><tr>{head}</tr>{body}</table></div>\n'
-        + "\n".join(sections)
-        + "\n</body></html>\n"
+def _page(columns: list[str], subjects: list[dict], overall: dict) -> str:
+    from jinja2 import Environment
+
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["short"] = _short
+    return environment.from_string(PAGE.read_text(encoding="utf-8")).render(
+        columns=columns, subjects=subjects, overall=overall
     )
 
 
-def _row(label: str, row: dict, columns: list[str], attributes: str = "") -> str:
-    cells = "".join(f"<td>{row[name]:.3f}</td>" if row.get(name) is not None else "<td></td>" for name in columns)
-    return f"<tr{attributes}><td>{label}</td>{cells}</tr>"
-
-
-def _prompts(path) -> str:
+def _rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = [n for n in rows[0] if n not in ("kind", "images")]
-    head = "".join(f"<th>{html.escape(n)}</th>" for n in names)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(_short(row[n]))}</td>" for n in names) + "</tr>" for row in rows)
-    return (
-        f'<details><summary>per prompt</summary><div class="wide"><table><tr>{head}</tr>{body}</table></div></details>'
-    )
+        return list(csv.DictReader(file))
 
 
-def _short(value: str) -> str:
+def _short(value) -> str:
+    """A number to three digits; words as they are, nothing as nothing."""
     try:
         return f"{float(value):.3f}"
-    except ValueError:
-        return value
+    except (TypeError, ValueError):
+        return str(value or "")

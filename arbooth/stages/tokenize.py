@@ -5,32 +5,35 @@ Self-correction flips bits anew at each step, so features are kept, not bits.
 
 from __future__ import annotations
 
-import sys
+import logging
+from typing import TYPE_CHECKING
 
 import torch
 
 from arbooth.data import caches
-from arbooth.data.bases import load_base
+from arbooth.data.bases import Base
 from arbooth.data.pictures import read_pictures
-from arbooth.settings import settings, torch_device
+from arbooth.method.prompts import with_class
+
+if TYPE_CHECKING:
+    from arbooth.stages.job import Job
+
+logger = logging.getLogger(__name__)
 
 
-def run(params, key, reads, writes) -> None:
-    here, device = settings(), torch_device()
-    base = load_base(params.base, here.project, here.path("weights"))
-    quantizer = base.quantizer(params.picture.ratio, params.picture.pixels)
-    noun = params.classes[params.subjects[key].class_name].noun
-    prompt = params.templates.subject.replace("{class}", noun)
-    pictures = read_pictures(sorted(reads["images"].glob("*.png"))) * 2 - 1
-    autoencoder = base.autoencoder(device)
+def run(job: Job) -> None:
+    base: Base = job.base
+    prompt = with_class(job.params.templates.subject, job.params.noun(job.key))
+    pictures = read_pictures(sorted(job.reads["images"].glob("*.png"))) * 2 - 1
+    autoencoder = base.autoencoder(job.device)
     with torch.inference_mode():
         # One at a time: a photo's features do not depend on the photos beside it.
-        features = torch.cat([autoencoder.encode(picture[None].to(device)).cpu() for picture in pictures])
-    encoder = base.text_encoder(device)
+        features = torch.cat([autoencoder.encode(picture[None].to(job.device)).cpu() for picture in pictures])
+    encoder = base.text_encoder(job.device)
     unknown = encoder.unknown_words(prompt)
     if unknown:
-        print(f"warning: base {base.name!r} does not know the words {', '.join(unknown)}", file=sys.stderr)
+        logger.warning("base %r does not know the words %s", base.name, ", ".join(unknown))
     encoded = encoder.encode(prompt)
     encoded.features = encoded.features.cpu()
-    header = caches.origin(base.hash, quantizer, prompt=prompt)
-    caches.write_subject(writes["tokens"], caches.SubjectTokens(features, encoded), header)
+    header = caches.origin(base.hash, base.quantizer, prompt=prompt)
+    caches.write_subject(job.writes["tokens"], caches.SubjectTokens(features, encoded), header)

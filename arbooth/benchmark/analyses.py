@@ -15,43 +15,30 @@ import torch
 from torch import Tensor
 
 from arbooth.data import caches
-from arbooth.data.bases import EMBEDDED, load_base
 from arbooth.data.files import whole_file
 from arbooth.data.pictures import read_pictures
 from arbooth.errors import InputError
 from arbooth.method.fit import fit
-from arbooth.method.layers import KINDS
+from arbooth.method.layers import LAYERS, WHOLE_LAYERS
 from arbooth.method.seeds import generator
 from arbooth.metrics.encoders import load_encoders
 from arbooth.metrics.judge import load_judge
 from arbooth.model.quantizer import Quantizer
-from arbooth.params import Params, load_params
 from arbooth.progress import track
-from arbooth.settings import settings, torch_device
-from arbooth.stages import TABLE, paths
+from arbooth.project import Project
 from arbooth.stages.finetune import read_inputs
 from arbooth.stages.prior import header as prior_header
 
-WHOLE_KINDS = ("self_attention", "cross_attention", "feed_forward")
 
-
-def _params_of(key: str) -> Params:
-    here = settings()
-    known = load_params(here.project / "params.yaml").subjects
-    if key not in known:
-        raise InputError(f"no subject {key!r} in params.yaml (known: {', '.join(known) or 'none yet'})")
-    return load_params(here.project / "params.yaml", subject=key)
-
-
-def over_subjects(measure: Callable[[str], list[dict]], keys: list[str]) -> list[dict]:
+def over_subjects(project: Project, measure: Callable[[Project, str], list[dict]], keys: list[str]) -> list[dict]:
     """`averaged` rows of several subjects.
 
     Raises:
         InputError: a subject is not there, or they are measured by different encoders.
     """
-    if len({_params_of(key).evaluate.encoders for key in keys}) > 1:
+    if len({project.params(key).evaluate.encoders for key in keys}) > 1:
         raise InputError(f"{', '.join(keys)} have different evaluate.encoders: analyse them apart")
-    return averaged([measure(key) for key in keys])
+    return averaged([measure(project, key) for key in keys])
 
 
 def averaged(tables: list[list[dict]]) -> list[dict]:
@@ -68,7 +55,7 @@ def averaged(tables: list[list[dict]]) -> list[dict]:
     return rows
 
 
-def layer_changes(key: str) -> list[dict]:
+def layer_changes(project: Project, key: str) -> list[dict]:
     """Tune every layer, then ask how far each kind moved: ||W' - W|| / ||W||, a row a block and kind.
 
     The recipe is that of params.yaml but for the layers.
@@ -76,23 +63,19 @@ def layer_changes(key: str) -> list[dict]:
     Raises:
         InputError: no such subject, or its caches are missing or stale.
     """
-    params = _params_of(key)
-    given = read_inputs(params, key, paths(TABLE["finetune"], key, params)[0])
-    recipe = replace(given.recipe, layers=WHOLE_KINDS)
-    device, attention = torch_device(), settings().attention
-    net = given.base.transformer(device, params.compute)
+    params = project.params(key)
+    given = read_inputs(params, project.base(params), key, project.paths("finetune", key, params)[0])
+    net = given.base.transformer(project.device, params.compute)
     before = {name: value.detach().float().clone() for name, value in net.named_parameters()}
-    progress = partial(track, label=f"tuning every layer on {key}")
-    tokens = given.tokens
     result = fit(
         net,
-        given.quantizer,
-        tokens.features,
-        tokens.prompt,
+        given.base.quantizer,
+        given.tokens.features,
+        given.tokens.prompt,
         given.prior,
-        recipe,
-        progress=progress,
-        attention=attention,
+        replace(given.recipe, layers=WHOLE_LAYERS),
+        progress=partial(track, label=f"tuning every layer on {key}"),
+        attention=project.settings.attention,
     )
     return changes(before, result.parameters, net.config.depth)
 
@@ -102,13 +85,13 @@ def changes(before: dict[str, Tensor], after: dict[str, Tensor], depth: int) -> 
     moved, size = defaultdict(float), defaultdict(float)
     for name, value in after.items():
         _, block, rest = name.split(".", 2)
-        kind = next(k for k in WHOLE_KINDS if rest.startswith(KINDS[k]))
+        kind = next(layer for layer in WHOLE_LAYERS if rest.startswith(LAYERS[layer]))
         moved[int(block), kind] += (value.float() - before[name].to(value.device)).square().sum().item()
         size[int(block), kind] += before[name].square().sum().item()
     return [
         {"block": block, "kind": kind, "change": (moved[block, kind] / size[block, kind]) ** 0.5}
         for block in range(depth)
-        for kind in WHOLE_KINDS
+        for kind in WHOLE_LAYERS
     ]
 
 
@@ -118,7 +101,7 @@ def scale_ranges(scales: int) -> list[tuple[str, int, int]]:
     return alone + [("up to", 0, k) for k in range(1, scales)] + [("from", k, scales) for k in range(1, scales)]
 
 
-def scale_changes(key: str, seeds: int = 4) -> list[dict]:
+def scale_changes(project: Project, key: str, seeds: int = 4) -> list[dict]:
     """Replace the bits of a range of scales of the subject's photos, decode, and ask what is left of them.
 
     Two replacements: the bits of a sample of the class prior (`other`), and coin flips (`random`).
@@ -131,20 +114,19 @@ def scale_changes(key: str, seeds: int = 4) -> list[dict]:
     Raises:
         InputError: no such subject, or its caches are missing or stale.
     """
-    params, device = _params_of(key), torch_device()
-    here = settings()
-    base = load_base(params.base, here.project, here.path("weights"))
-    quantizer = base.quantizer(params.picture.ratio, params.picture.pixels)
-    images = paths(TABLE["tokenize"], key, params)[0]["images"]
+    params, device = project.params(key), project.device
+    base = project.base(params)
+    quantizer = base.quantizer
+    images = project.paths("tokenize", key, params)[0]["images"]
     if not images.is_dir():
         raise InputError(f"{images} is not there: run `dvc repro preprocess@{key}`")
     pictures = read_pictures(sorted(images.glob("*.png"))).to(device)
-    expected = prior_header(params, base, quantizer, params.subjects[key].class_name)
-    others = caches.read_prior(paths(TABLE["finetune"], key, params)[0]["prior"], expected).bits.to(device)
+    expected = prior_header(params, base, params.class_of(key))
+    others = caches.read_prior(project.paths("finetune", key, params)[0]["prior"], expected).bits.to(device)
     autoencoder = base.autoencoder(device)
     with torch.inference_mode():
         bits = torch.cat([quantizer.encode(autoencoder.encode(p[None] * 2 - 1)).bits for p in pictures])
-        likeness = _Likeness(params.evaluate.encoders, _decoded(autoencoder, quantizer, bits))
+        likeness = _Likeness(project, params.evaluate.encoders, _decoded(autoencoder, quantizer, bits))
         rows = []
         work = [(span, how) for span in scale_ranges(len(quantizer.schedule)) for how in ("other", "random")]
         for (kind, first, last), how in track(work, f"replacing scales of {key}", len(work)):
@@ -159,9 +141,9 @@ def scale_changes(key: str, seeds: int = 4) -> list[dict]:
                 else:
                     coins = torch.rand(changed[:, start:end].shape, generator=draw) < 0.5
                     changed[:, start:end] = coins.to(device)
-                for name, own in likeness(_decoded(autoencoder, quantizer, changed)).items():
-                    values[name] += own
-            means = {name: sum(own) / len(own) for name, own in values.items()}
+                for name, alike in likeness(_decoded(autoencoder, quantizer, changed)).items():
+                    values[name] += alike
+            means = {name: sum(alike) / len(alike) for name, alike in values.items()}
             named = str(first + 1) if last == first + 1 else f"{first + 1}-{last}"
             rows.append({"range": kind, "scales": named, "replaced by": how, **means})
     return rows
@@ -170,9 +152,9 @@ def scale_changes(key: str, seeds: int = 4) -> list[dict]:
 class _Likeness:
     """How alike other pictures are to the given ones, in every way that the encoders offer."""
 
-    def __init__(self, encoders: str, pictures: Tensor) -> None:
-        self.encoders = load_encoders(encoders, EMBEDDED, settings().path("encoders"), pictures.device)
-        self.judge = load_judge(EMBEDDED).to(pictures.device) if encoders == "embedded" else None
+    def __init__(self, project: Project, encoders: str, pictures: Tensor) -> None:
+        self.encoders = load_encoders(encoders, project.encoders, pictures.device)
+        self.judge = load_judge().to(pictures.device) if encoders == "embedded" else None
         self.pictures = pictures
         self.features = {
             self.encoders.names[way]: (measure, measure(pictures))
@@ -181,7 +163,7 @@ class _Likeness:
         self.scenes = [one["scene"] for one in self.judge.answers(pictures)] if self.judge else []
 
     def __call__(self, others: Tensor) -> dict[str, list[float]]:
-        values = {name: (own * measure(others)).sum(1).tolist() for name, (measure, own) in self.features.items()}
+        values = {name: (before * measure(others)).sum(1).tolist() for name, (measure, before) in self.features.items()}
         values["distance"] = self.encoders.distance(self.pictures, others).tolist()
         if self.judge:
             said = self.judge.answers(others)
@@ -196,8 +178,8 @@ def _decoded(autoencoder, quantizer: Quantizer, bits: Tensor) -> Tensor:
 
 def plot_layers(path: Path, rows: list[dict]) -> None:
     """Change of each layer kind over the blocks."""
-    lines = {kind.replace("_", " "): [row["change"] for row in rows if row["kind"] == kind] for kind in WHOLE_KINDS}
-    ticks = [str(block) for block in range(len(rows) // len(WHOLE_KINDS))]
+    lines = {kind.replace("_", " "): [row["change"] for row in rows if row["kind"] == kind] for kind in WHOLE_LAYERS}
+    ticks = [str(block) for block in range(len(rows) // len(WHOLE_LAYERS))]
     _plot(path, "block", {"relative change of the weights": (ticks, lines)})
 
 
@@ -206,14 +188,14 @@ def plot_scales(path: Path, rows: list[dict]) -> None:
     metrics = [name for name, value in rows[0].items() if isinstance(value, float) and not name.endswith(" std")]
     panels = {}
     for kind in ("alone", "up to", "from"):
-        own = [row for row in rows if row["range"] == kind]
+        ranges = [row for row in rows if row["range"] == kind]
         lines = {
-            f"{name}, {how} bits": [row[name] for row in own if row["replaced by"] == how]
+            f"{name}, {how} bits": [row[name] for row in ranges if row["replaced by"] == how]
             for name in metrics
             if name != "distance"
             for how in ("other", "random")
         }
-        ticks = [row["scales"] for row in own if row["replaced by"] == "other"]
+        ticks = [row["scales"] for row in ranges if row["replaced by"] == "other"]
         panels[f"likeness to the unchanged picture, {kind}"] = (ticks, lines)
     _plot(path, "scales that are replaced", panels)
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from arbooth.benchmark import ANCHORS, CEILING, FLOOR, draws
+from arbooth.benchmark.score import ANCHORS, CEILING, FLOOR
+from arbooth.benchmark.statistics import draws
 from arbooth.data.files import read_json, whole_file
 from arbooth.errors import InputError
 
@@ -123,9 +124,9 @@ def _samples(measured: dict[str, dict], setting: str, metric: str) -> np.ndarray
     name = metric.removeprefix("way ")
 
     def means(one: str) -> np.ndarray:
-        own = measured[one][name]["subjects"]
-        chosen = np.vstack([np.arange(len(own)), draws(len(own))])
-        return np.array([own[subject] for subject in sorted(own)])[chosen].mean(1)
+        subjects = measured[one][name]["subjects"]
+        chosen = np.vstack([np.arange(len(subjects)), draws(len(subjects))])
+        return np.array([subjects[subject] for subject in sorted(subjects)])[chosen].mean(1)
 
     if name == metric:
         return means(setting)
@@ -136,7 +137,7 @@ def _samples(measured: dict[str, dict], setting: str, metric: str) -> np.ndarray
 
 
 def table(measured: dict[str, dict], metrics: list[str]) -> str:
-    """Markdown: a row a setting, a column a metric, each mean with its 95% interval."""
+    """Markdown: a row per setting, a column per metric, each mean with its 95% interval."""
     for metric in metrics:
         if not any(value(measured, setting, metric) for setting in measured):
             raise InputError(f"no setting has the metric {metric!r}")
@@ -148,26 +149,26 @@ def table(measured: dict[str, dict], metrics: list[str]) -> str:
 
 
 def by_subject(measured: dict[str, dict], columns: list[str]) -> str:
-    """Markdown: a row a subject, a column `METRIC of SETTING`, each the subject's own mean.
+    """Markdown: a row per subject, a column per `METRIC of SETTING`, each the subject's own mean.
 
     Raises:
         InputError: no such setting, or it lacks the metric.
     """
-    own = {}
+    shown = {}
     for column in columns:
         metric, _, setting = column.partition(" of ")
         if metric not in measured.get(setting, {}):
             raise InputError(f"{column!r} was not measured: name METRIC of SETTING (settings: {', '.join(measured)})")
-        own[column] = measured[setting][metric]["subjects"]
+        shown[column] = measured[setting][metric]["subjects"]
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for subject in sorted(set().union(*own.values())):
-        cells = [f"{values[subject]:.3f}" if subject in values else "" for values in own.values()]
+    for subject in sorted(set().union(*shown.values())):
+        cells = [f"{values[subject]:.3f}" if subject in values else "" for values in shown.values()]
         lines.append(f"| {subject} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _cell(own: dict | None) -> str:
-    return f"{own['mean']:.3f} ({own['low']:.3f} to {own['high']:.3f})" if own else ""
+def _cell(measured: dict | None) -> str:
+    return f"{measured['mean']:.3f} ({measured['low']:.3f} to {measured['high']:.3f})" if measured else ""
 
 
 def _plot(page: Path, benchmark: str, study: str, measured: dict[str, dict], metrics: list[str]) -> str:
@@ -177,13 +178,16 @@ def _plot(page: Path, benchmark: str, study: str, measured: dict[str, dict], met
     figure = Figure(figsize=(6.4, 3.4), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     for number, metric in enumerate(metrics):
-        own = [value(measured, name, metric) for name in settings]
-        if not all(own):
+        values = [value(measured, name, metric) for name in settings]
+        if not all(values):
             raise InputError(f"study {study!r} has settings without the metric {metric!r}")
-        means = [one["mean"] for one in own]
+        means = [one["mean"] for one in values]
         # A bootstrap's bounds may lie on one side of a skewed mean.
-        errors = [[max(0, one["mean"] - one["low"]) for one in own], [max(0, one["high"] - one["mean"]) for one in own]]
-        places = np.arange(len(own)) + 0.06 * (number - (len(metrics) - 1) / 2)  # so that no interval hides another
+        errors = [
+            [max(0, one["mean"] - one["low"]) for one in values],
+            [max(0, one["high"] - one["mean"]) for one in values],
+        ]
+        places = np.arange(len(values)) + 0.06 * (number - (len(metrics) - 1) / 2)  # so that no interval hides another
         axes.errorbar(places, means, errors, marker="o", capsize=3, label=metric)
     axes.set_xticks(range(len(settings)), settings)
     axes.grid(alpha=0.3)

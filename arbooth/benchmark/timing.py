@@ -2,7 +2,7 @@
 
 Both fine-tune the same layers of the same network with the same batch of photos and class samples.
 The published way encodes photos and prompts anew, samples the teacher through all scales, recomputes
-activations and steps the optimiser twice; here photos, prompts and the teacher come from caches.
+activations and steps the optimizer twice; here photos, prompts and the teacher come from caches.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from arbooth.data.bases import Base, load_base
+from arbooth.data.bases import Base
+from arbooth.data.files import write_json
 from arbooth.method import losses
 from arbooth.method.fit import FitSettings, Fitting
 from arbooth.method.prior import draw_prior
 from arbooth.method.seeds import generator
 from arbooth.model.sampling import Sampling, sample
 from arbooth.model.transformer import Text
-from arbooth.painter import Painter
-from arbooth.params import load_params
+from arbooth.painting.painter import Painter
+from arbooth.params import Params
 from arbooth.progress import track
-from arbooth.settings import settings, torch_device
+from arbooth.project import Project
 from arbooth.stages.finetune import fit_settings
 
 SUBJECT, CLASS = "a photo of <S*> cat", "a photo of cat"
@@ -55,13 +57,12 @@ class Clock:
 class Bench:
     """The networks, photos and prompts that both kinds of step share."""
 
-    def __init__(self, base: Base, recipe: FitSettings, prior: Sampling, compute: str) -> None:
-        device = torch_device()
+    def __init__(self, base: Base, recipe: FitSettings, prior: Sampling, compute: str, device: torch.device) -> None:
         self.device, self.recipe, self.prior_sampling = device, recipe, prior
         self.net, self.teacher = base.transformer(device, compute), base.transformer(device, compute)
         self.autoencoder, self.encoder = base.autoencoder(device), base.text_encoder(device)
-        self.quantizer = base.quantizer()
-        height, width = base.picture_size(self.quantizer)
+        self.quantizer = base.quantizer
+        height, width = base.picture_size
         self.photos = torch.rand(4, 3, height, width, generator=generator(0, "photos")).to(device) * 2 - 1
         with torch.no_grad():
             features = self.autoencoder.encode(self.photos)
@@ -79,11 +80,11 @@ class Bench:
             loss, _ = run.loss(draw)
         with clock.part("backward"):
             loss.backward()
-        with clock.part("optimiser"):
+        with clock.part("optimizer"):
             run.optimizer.step()
 
     def published_step(self, clock: Clock, number: int) -> None:
-        """Subject step, then prior step, each with its own backward pass and optimiser step."""
+        """Subject step, then prior step, each with its own backward pass and optimizer step."""
         run, batch = self.fitting, self.recipe.batch
         draw = generator(0, "bench", number)
         chosen = torch.randint(len(self.photos), (batch,), generator=draw).to(self.device)
@@ -92,8 +93,8 @@ class Bench:
         with clock.part("encode prompts"):
             subject, class_prompt = self.encoder.encode(SUBJECT), self.encoder.encode(CLASS)
         tokens = self.quantizer.encode(features, correction=run.correction, generator=draw)
-        text = Text.stack([subject.with_subject(run.token)] * batch)
-        self._optimise(
+        text = Text.stack([subject.with_subject(run.identifier)] * batch)
+        self._optimize(
             clock,
             text,
             tokens.inputs,
@@ -112,41 +113,34 @@ class Bench:
         margins = drawn.logits[..., 1] - drawn.logits[..., 0]
         inputs, _ = self.quantizer.inputs_from_bits(drawn.bits)
         weight = self.recipe.prior_weight
-        self._optimise(clock, text, inputs, lambda out: weight * losses.bernoulli_distillation(out, margins))
+        self._optimize(clock, text, inputs, lambda out: weight * losses.bernoulli_distillation(out, margins))
 
-    def _optimise(self, clock: Clock, text: Text, inputs: torch.Tensor, loss_of: Callable) -> None:
+    def _optimize(self, clock: Clock, text: Text, inputs: torch.Tensor, loss_of: Callable) -> None:
         run = self.fitting
         run.optimizer.zero_grad(set_to_none=True)
         with clock.part("forward"):
             loss = loss_of(self.net(text, inputs, self.quantizer.schedule, recompute=True))
         with clock.part("backward"):
             loss.backward()
-        with clock.part("optimiser"):
+        with clock.part("optimizer"):
             run.optimizer.step()
 
 
-def report(steps: int, batch: int, out: Path | None = None) -> list[str]:
+def report(project: Project, steps: int, batch: int, out: Path | None = None) -> list[str]:
     """Run the benchmark; lines for people, and JSON for programs if asked."""
-    here = settings()
-    params = load_params(here.project / "params.yaml")
-    base = load_base(params.base, here.project, here.path("weights"))
-    recipe = fit_settings(params)
+    params, device = project.params(), project.device
+    base, recipe = project.base(params), fit_settings(params)
     numbers = {
-        "device": str(torch_device()),
+        "device": str(device),
         "threads": torch.get_num_threads(),
         "base": base.name,
         "batch": batch,
         "steps": steps,
+        "seconds_per_image": _image_seconds(base, params, device),
     }
-    numbers["seconds_per_image"] = _image_seconds(base, params.compute)
-    own = params.prior
-    bench = Bench(
-        base,
-        FitSettings(**{**vars(recipe), "batch": batch}),
-        Sampling(1.0, own.temperature, own.top_k, own.top_p),
-        params.compute,
-    )
-    cached, published = Clock(bench.device), Clock(bench.device)
+    prior = Sampling(1.0, params.prior.temperature, params.prior.top_k, params.prior.top_p)
+    bench = Bench(base, replace(recipe, batch=batch), prior, params.compute, device)
+    cached, published = Clock(device), Clock(device)
     for number in track(range(steps + 1), "bench"):
         if number == 1:  # the first round warms up
             cached.parts, published.parts = {}, {}
@@ -158,8 +152,6 @@ def report(steps: int, batch: int, out: Path | None = None) -> list[str]:
     numbers["speedup"] = numbers["published"]["step"] / numbers["cached"]["step"]
     numbers["finetune_steps"], numbers["finetune_seconds"] = recipe.steps, _finetune_seconds(bench, recipe)
     if out is not None:
-        from arbooth.data.files import write_json
-
         write_json(out, numbers)
     return _lines(numbers)
 
@@ -169,8 +161,8 @@ def _per_step(clock: Clock, steps: int) -> dict[str, float]:
     return {name: statistics.median(values) * (len(values) // steps) for name, values in clock.parts.items()}
 
 
-def _image_seconds(base: Base, compute: str) -> float:
-    painter = Painter(base, torch_device(), compute=compute)
+def _image_seconds(base: Base, params: Params, device: torch.device) -> float:
+    painter = Painter(base, params.sampling, device, params.compute)
     paintings = painter.paint([(CLASS, index) for index in range(6)], 0, painter.sampling())
     return statistics.median(p.seconds for p in paintings[1:])
 
@@ -195,8 +187,8 @@ def _lines(numbers: dict) -> list[str]:
     ]
     for name in dict.fromkeys([*numbers["published"], *numbers["cached"]]):
         if name != "step":
-            own, theirs = numbers["cached"].get(name), numbers["published"].get(name)
-            lines.append(f"  {name:<22}{_ms(own):>14}{_ms(theirs):>16}")
+            ours, theirs = numbers["cached"].get(name), numbers["published"].get(name)
+            lines.append(f"  {name:<22}{_ms(ours):>14}{_ms(theirs):>16}")
     lines.append(f"  {'whole step':<22}{_ms(numbers['cached']['step']):>14}{_ms(numbers['published']['step']):>16}")
     lines.append(f"from caches a step is {numbers['speedup']:.2f} times faster")
     return lines

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -16,9 +15,9 @@ import torch
 from arbooth.data.adapters import Adapter, applied, check_fits, read_adapter
 from arbooth.data.bases import Base
 from arbooth.errors import InputError
-from arbooth.method.painting import paint
+from arbooth.method.painting import paint, picture_generator
+from arbooth.method.prompts import check_prompt
 from arbooth.model.sampling import Sampling
-from arbooth.model.text import IDENTIFIER
 
 
 @dataclass(frozen=True)
@@ -34,21 +33,16 @@ class Painter:
     """Paints with a loaded base; adapters are put on and taken off in place.
 
     Args:
-        base: which base to load.
+        base: which base to load, at the picture's shape.
+        sampling: how bits are drawn where nothing else is asked: guidance, temperature, top_k, top_p.
         device: where.
-        ratio, pixels, compute: the picture's shape and the compute type, as in params.yaml.
+        compute: the compute type, as in params.yaml.
     """
 
     def __init__(
-        self,
-        base: Base,
-        device: torch.device | str = "cpu",
-        ratio: float = 1.0,
-        pixels: str = "default",
-        compute: str = "float32",
+        self, base: Base, sampling: dict, device: torch.device | str = "cpu", compute: str = "float32"
     ) -> None:
-        self.base = base
-        self.quantizer = base.quantizer(ratio, pixels)
+        self.base, self.defaults = base, sampling
         self.net, self.autoencoder = base.transformer(device, compute), base.autoencoder(device)
         self.encoder = base.text_encoder(device)
         self.adapters: dict[str, tuple[Adapter, str]] = {}
@@ -67,12 +61,12 @@ class Painter:
         return adapter
 
     def sampling(self, **given) -> Sampling:
-        """The base's own sampling defaults with what is given on top (None means not given).
+        """The painter's own sampling with what is given on top (None means not given).
 
         Raises:
             InputError: values out of range.
         """
-        values = {**self.base.record["sampling"], **{k: v for k, v in given.items() if v is not None}}
+        values = {**self.defaults, **{k: v for k, v in given.items() if v is not None}}
         try:
             return Sampling(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
         except (TypeError, ValueError) as error:
@@ -94,40 +88,31 @@ class Painter:
         if subject is not None and subject not in self.adapters:
             raise InputError(f"no adapter of {subject!r} is loaded")
         adapter, digest = self.adapters[subject] if subject else (None, None)
-        for prompt, _ in prompts:
-            check_prompt(prompt, adapter)
+        identifier = adapter.identifier if adapter else None
         origin = {"base": self.base.name, "base_hash": self.base.hash, "subject": subject, "adapter": digest}
         paintings = []
-        with self._lock, applied(adapter, self.net):
-            for prompt, index in progress(prompts):
-                started = time.perf_counter()
-                pixels = self._paint_one(prompt, index, seed, sampling, adapter.token if adapter else None)
-                record = {"prompt": prompt, "seed": seed, "index": index, "sampling": asdict(sampling), **origin}
-                paintings.append(Painting(pixels, record, time.perf_counter() - started))
-        return paintings
-
-    def _paint_one(
-        self, prompt: str, index: int, seed: int, sampling: Sampling, token: torch.Tensor | None
-    ) -> np.ndarray:
         try:
-            return paint(self.net, self.autoencoder, self.quantizer, self.encoder, prompt, sampling, seed, index, token)
+            for prompt, _ in prompts:
+                check_prompt(prompt, adapter is not None)
+            with self._lock, applied(adapter, self.net):
+                encoded = {prompt: self.encoder.encode(prompt) for prompt in dict.fromkeys(p for p, _ in prompts)}
+                for prompt, index in progress(prompts):
+                    started = time.perf_counter()
+                    draw = picture_generator(seed, prompt, index)
+                    pixels = paint(
+                        self.net, self.autoencoder, self.base.quantizer, encoded[prompt], sampling, draw, identifier
+                    )
+                    record = {"prompt": prompt, "seed": seed, "index": index, "sampling": asdict(sampling), **origin}
+                    paintings.append(Painting(pixels, record, time.perf_counter() - started))
+        except InputError:
+            raise
         except ValueError as error:
             raise InputError(str(error)) from None
-
-
-def check_prompt(prompt: str, adapter: Adapter | None) -> None:
-    """Raises InputError: the prompt is empty, or its identifier has nothing to stand for."""
-    if not prompt.strip():
-        raise InputError("the prompt is empty: write what to paint, say 'a <S*> cat in the snow'")
-    if adapter is None and IDENTIFIER in prompt:
-        raise InputError(f"the prompt holds {IDENTIFIER}, but no subject is chosen")
-    odd = [word for word in re.findall(r"<[^<>\s]*>", prompt) if word != IDENTIFIER]
-    if odd:
-        raise InputError(f"the prompt holds {odd[0]}; the identifier is written {IDENTIFIER}")
+        return paintings
 
 
 def _digest(adapter: Adapter) -> str:
-    digest = hashlib.sha256(adapter.token.numpy().tobytes())
+    digest = hashlib.sha256(adapter.identifier.numpy().tobytes())
     for name, value in sorted(adapter.parameters.items()):
         digest.update(name.encode())
         digest.update(value.contiguous().view(torch.uint8).numpy().tobytes())

@@ -1,31 +1,13 @@
-"""Generated pictures with their origin in the PNG's own metadata, and sheets of them."""
+"""Contact sheets: captioned rows of pictures."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont
 
 from arbooth.data.files import whole_file
-
-KEY = "arbooth"
-
-
-def write_picture(path: Path, pixels: np.ndarray, record: dict) -> None:
-    """PNG of [H,W,3] bytes with a JSON record (prompt, seed, settings, base, adapter) as text chunk."""
-    info = PngImagePlugin.PngInfo()
-    info.add_text(KEY, json.dumps(record, sort_keys=True))
-    with whole_file(path) as part:
-        Image.fromarray(pixels).save(part, format="png", pnginfo=info)
-
-
-def read_record(path: Path) -> dict:
-    """The record of a picture that `write_picture` wrote; empty for others."""
-    with Image.open(path) as image:
-        return json.loads(image.info.get(KEY, "{}"))
 
 
 def contact_sheet(

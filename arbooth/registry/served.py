@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Request(BaseModel):
-    """One prompt; unknown names are refused. What is not given takes the base's default."""
+    """One prompt; unknown names are refused. What is not given is as it was when the subject was judged."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -28,7 +28,7 @@ class Request(BaseModel):
     top_p: float | None = None
 
 
-class Picture(BaseModel):
+class Answer(BaseModel):
     """One painted picture: the PNG's bytes are base64 text."""
 
     prompt: str
@@ -38,13 +38,14 @@ class Picture(BaseModel):
 
 
 class SubjectModel(PythonModel):
-    """Paints one subject; answers are `Picture` dictionaries."""
+    """Paints one subject; answers are `Answer` dictionaries."""
 
     def load_context(self, context) -> None:
-        from arbooth.serving.registry import load_registered
+        from arbooth.project import Project
+        from arbooth.registry.load import load_registered
 
         self.painter, self.subject = load_registered(
-            Path(context.artifacts["adapter"]), Path(context.artifacts["base"])
+            Project(), Path(context.artifacts["adapter"]), Path(context.artifacts["base"])
         )
 
     def predict(self, model_input: list[Request]) -> list[dict]:

@@ -10,18 +10,24 @@ import csv
 import hashlib
 import json
 import math
-import os
-from contextlib import contextmanager
-from dataclasses import dataclass
+import tempfile
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from arbooth.data.adapters import read_adapter, write_adapter
 from arbooth.data.bases import Base
-from arbooth.data.files import read_json, sha256
+from arbooth.data.files import read_json, sha256, write_json
 from arbooth.errors import InputError
-from arbooth.settings import without_secrets
+from arbooth.registry.ledger import experiment_of, ledger
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
 
 KEY, GATE = "arbooth.key", "arbooth.gate"
-SERVED = Path(__file__).resolve().parent.parent / "serving" / "registered.py"
+SERVED = Path(__file__).with_name("served.py")
 
 
 @dataclass(frozen=True)
@@ -48,13 +54,21 @@ class Published:
 
 
 def publish(
-    subject: str, noun: str, files: Files, base: Base, params: dict, gate, experiment: str, tracking_uri: str
+    subject: str,
+    noun: str,
+    files: Files,
+    base: Base,
+    params: dict,
+    sampling: dict,
+    gate,
+    tracking_uri: str,
 ) -> Published:
     """Log, register and alias one subject; does nothing that is done already.
 
     Args:
         params: nested parameters of the subject, for the record.
-        gate: has `minimum` and `maximum`, metric name to bound.
+        sampling: how its pictures were drawn when it was judged; the registered model paints so.
+        gate: has `experiment`, and `minimum` and `maximum`, metric name to bound.
 
     Raises:
         InputError: a file is missing, or the tracking address can't be used.
@@ -65,14 +79,20 @@ def publish(
     name = f"arbooth-{subject}"
     metrics = read_json(files.metrics)
     key = content_key(files, params)
-    with ledger(tracking_uri) as (mlflow, client):
-        experiment_id = experiment_of(client, experiment, tracking_uri)
+    with ledger(tracking_uri) as client:
         version = _version(client, name, key)
-        if version is None:
-            version = _log(mlflow, client, experiment_id, subject, noun, files, base, params, metrics, key)
-            new = True
-        else:
-            new = False
+        new = version is None
+        if new:
+            experiment_id = experiment_of(client, gate.experiment, tracking_uri)
+            tags = {KEY: key, "subject": subject, "class": noun, "base": base.name, "base_hash": base.hash}
+            run_id = _log_run(client, experiment_id, subject, tags, files, params, metrics)
+            model = _log_model(client, experiment_id, run_id, files.adapter, base, sampling)
+            if not client.search_registered_models(f"name = '{name}'"):
+                client.create_registered_model(name, description=f"{subject}, a {noun}, personalised with arbooth")
+            # Its location, not `models:/ID`, which MLflow would look up at another caller's address.
+            version = client.create_model_version(
+                name, model.artifact_location, run_id, tags={KEY: key}, model_id=model.model_id
+            )
         failures = check_gate(metrics, gate.minimum, gate.maximum)
         verdict = "failed" if failures else "passed"
         # The champion moves when the candidate does, or when the gate changes its mind: one that somebody
@@ -108,52 +128,13 @@ def check_gate(metrics: dict[str, float], minimum: dict[str, float], maximum: di
     return failures
 
 
-@contextmanager
-def ledger(tracking_uri: str):
-    """MLflow with its client, pointed at the tracking address.
-
-    Raises:
-        InputError: the address can't be used.
-    """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    if tracking_uri.startswith("sqlite:///"):
-        Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import logging
-
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    for chatty in ("alembic", "mlflow"):  # after the import, which sets levels of its own
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    mlflow.set_tracking_uri(tracking_uri)
-    mlflow.set_registry_uri(tracking_uri)
-    try:
-        yield mlflow, mlflow.MlflowClient()
-    except MlflowException as error:
-        # MLflow's own message may hold the address with its password; so would the chained exception.
-        reason = without_secrets(str(error).splitlines()[0])
-        raise InputError(f"MLflow at {without_secrets(tracking_uri)}: {reason}") from None
-
-
-def experiment_of(client, name: str, tracking_uri: str) -> str:
-    """The experiment's id; one in a local database keeps its artifacts beside it, not in the working folder."""
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return found.experiment_id
-    beside = None
-    if tracking_uri.startswith("sqlite:///"):
-        beside = (Path(tracking_uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
-    return client.create_experiment(name, artifact_location=beside)
-
-
-def _version(client, name: str, key: str):
+def _version(client: MlflowClient, name: str, key: str):
     """The registered version made of this content, if its run was finished."""
     versions = client.search_model_versions(f"name = '{name}'")
     return next((v for v in versions if v.tags.get(KEY) == key), None)
 
 
-def _alias(client, name: str, alias: str, version) -> bool:
+def _alias(client: MlflowClient, name: str, alias: str, version) -> bool:
     """Point an alias at a version; says whether it pointed elsewhere."""
     if str(client.get_registered_model(name).aliases.get(alias)) == str(version):
         return False
@@ -161,52 +142,56 @@ def _alias(client, name: str, alias: str, version) -> bool:
     return True
 
 
-def _log(mlflow, client, experiment_id, subject, noun, files: Files, base: Base, params, metrics, key):
-    # An outer run in the environment is not ours to write into.
-    os.environ.pop("MLFLOW_RUN_ID", None)
-    tags = {KEY: key, "subject": subject, "class": noun, "base": base.name, "base_hash": base.hash}
-    with mlflow.start_run(experiment_id=experiment_id, run_name=subject, tags=tags) as run:
-        mlflow.log_params(_flat(params))
-        mlflow.log_metrics(metrics)
-        _log_curves(client, run.info.run_id, files.curves)
-        for path in (files.sheet, files.prompts, files.metrics):
-            mlflow.log_artifact(str(path))
-        _log_model(mlflow, subject, files, base)
-    adapter = f"models:/{_logged_model(client, experiment_id, run.info.run_id)}"
-    name = f"arbooth-{subject}"
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name, description=f"{subject}, a {noun}, personalised with arbooth")
-    return client.create_model_version(name, adapter, run.info.run_id, tags={KEY: key})
+def _log_run(
+    client: MlflowClient, experiment_id: str, subject: str, tags: dict, files: Files, params: dict, metrics: dict
+) -> str:
+    """A finished run with everything that tells how the subject was made; its id."""
+    from mlflow.entities import Metric, Param
+
+    run_id = client.create_run(experiment_id, tags=tags, run_name=subject).info.run_id
+    now = int(time.time() * 1000)
+    values = [Metric(name, value, now, 0) for name, value in metrics.items()] + _curves(files.curves)
+    entries = [Param(name, value) for name, value in _flat(params).items()]
+    for start in range(0, len(entries), 100):
+        client.log_batch(run_id, params=entries[start : start + 100])
+    for start in range(0, len(values), 500):
+        client.log_batch(run_id, metrics=values[start : start + 500])
+    for path in (files.sheet, files.prompts, files.metrics):
+        client.log_artifact(run_id, str(path))
+    client.set_terminated(run_id, "FINISHED")
+    return run_id
 
 
-def _log_model(mlflow, subject: str, files: Files, base: Base) -> None:
-    import tempfile
+def _log_model(
+    client: MlflowClient, experiment_id: str, run_id: str, adapter: Path, base: Base, sampling: dict
+) -> LoggedModel:
+    """The adapter with how it was judged in its header, and a reference to its base, as a logged model."""
+    import mlflow
 
     with tempfile.TemporaryDirectory() as folder:
-        record = Path(folder) / "base.json"
-        record.write_text(json.dumps({"name": base.name, "hash": base.hash, "record": base.record}))
-        mlflow.pyfunc.log_model(
-            name="model",
+        kept, record = Path(folder) / "adapter.safetensors", Path(folder) / "base.json"
+        judged = read_adapter(adapter)
+        write_adapter(kept, replace(judged, settings={**judged.settings, "sampling": sampling}))
+        write_json(record, {"name": base.name, "hash": base.hash, "record": base.record})
+        mlflow.pyfunc.save_model(
+            str(Path(folder) / "model"),
             python_model=str(SERVED),
-            artifacts={"adapter": str(files.adapter), "base": str(record)},
+            artifacts={"adapter": str(kept), "base": str(record)},
             pip_requirements=["arbooth"],
         )
+        model = client.create_logged_model(experiment_id, name="model", source_run_id=run_id)
+        client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
+    return client.finalize_logged_model(model.model_id, "READY")
 
 
-def _logged_model(client, experiment_id: str, run_id: str) -> str:
-    models = client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
-    return models[0].model_id
-
-
-def _log_curves(client, run_id: str, folder: Path) -> None:
+def _curves(folder: Path) -> list:
     from mlflow.entities import Metric
 
     points = []
     for path in sorted(folder.glob("*.csv")):
         with path.open(newline="") as file:
             points += [Metric(f"curve/{path.stem}", float(r["value"]), 0, int(r["step"])) for r in csv.DictReader(file)]
-    for start in range(0, len(points), 500):
-        client.log_batch(run_id, metrics=points[start : start + 500])
+    return points
 
 
 def _flat(tree: dict, prefix: str = "") -> dict[str, str]:
@@ -217,13 +202,3 @@ def _flat(tree: dict, prefix: str = "") -> dict[str, str]:
         else:
             flat[f"{prefix}{name}"] = str(value)
     return flat
-
-
-def fetch(uri: str, tracking_uri: str) -> Path:
-    """Download a registered model (models:/arbooth-NAME@alias or /version); its folder.
-
-    Raises:
-        InputError: no such model, version or alias.
-    """
-    with ledger(tracking_uri) as (mlflow, _):
-        return Path(mlflow.artifacts.download_artifacts(uri))

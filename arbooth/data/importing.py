@@ -1,0 +1,135 @@
+"""Official files of a base, checked against each other and recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from arbooth.data import checkpoints
+from arbooth.data.bases import FAMILIES, FORMAT, Base, all_files, load_base, remembered_hash
+from arbooth.data.files import read_json, write_json
+from arbooth.errors import InputError, checked_name
+from arbooth.model import names
+from arbooth.model.autoencoder import Autoencoder
+from arbooth.model.transformer import Transformer
+
+
+def import_base(folder: Path, name: str, records: Path, weights: Path, text: Path | None = None) -> Base:
+    """Record the official files of a folder as base `name` and link them under `weights`.
+
+    Args:
+        records: where the record goes.
+        folder: holds the transformer (a file, or a folder of shards), the tokenizer (`*vae*`) and
+            the T5 folder, each found by its content's shape.
+        text: the T5 folder, where it lies elsewhere.
+
+    Raises:
+        InputError: a part is missing, ambiguous, broken, or does not fit the others.
+    """
+    if checked_name(name, "a base") == "embedded":
+        raise InputError("a base can't be named 'embedded': that is the one inside the package")
+    folder = folder.expanduser().absolute()
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: give the one with the transformer, tokenizer and T5 files")
+    paths = _find_parts(folder, text)
+    state = checkpoints.without_constants(checkpoints.read_weights(paths["transformer"]))
+    config, style = checkpoints.transformer_config(state, paths["transformer"])
+    _check_fit(state, names.public_transformer_names(config, style), Transformer, config, paths["transformer"])
+    vae = checkpoints.without_constants(checkpoints.read_weights(paths["autoencoder"]))
+    vae_config = checkpoints.autoencoder_config(vae, paths["autoencoder"])
+    with torch.device("meta"):
+        vae_names = names.public_autoencoder_names(list(Autoencoder(vae_config).state_dict()))
+    _check_fit(vae, vae_names, Autoencoder, vae_config, paths["autoencoder"])
+    if config.bits not in (vae_config.bits, 4 * vae_config.bits):
+        raise InputError(
+            f"the transformer reads {config.bits} bits a token and the tokenizer makes {vae_config.bits}: "
+            "these files do not belong together"
+        )
+    _check_t5(paths["text"], config.text_width)
+    hashes = {part: remembered_hash(path.resolve()) for part, path in paths.items()}
+    files = {}
+    for part, path in paths.items():
+        link = weights / name / f"{part}{'' if path.is_dir() else path.suffix}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if link.is_symlink():
+            link.unlink()
+        if not link.exists():
+            link.symlink_to(path.resolve(), target_is_directory=path.is_dir())
+        elif not link.samefile(path):
+            raise InputError(f"{link} is in the way: move it, or choose another name")
+        files[part] = {"path": link.name, "bytes": _bytes(path), "sha256": hashes[part]}
+    record = {
+        "format": FORMAT,
+        "family": FAMILIES[0],
+        "name": name,
+        "schedule": "1M",
+        "transformer": config.as_dict(),
+        "autoencoder": vae_config.as_dict(),
+        "files": files,
+    }
+    write_json(records / f"{name}.json", record)
+    return load_base(name, records, weights)
+
+
+def _find_parts(folder: Path, text: Path | None) -> dict[str, Path]:
+    entries = sorted(folder.iterdir())
+    files = [p for p in entries if p.suffix in (".pth", ".pt", ".bin", ".safetensors")]
+    folders = [p for p in entries if p.is_dir()]
+    shards = [p for p in folders if any(p.glob("*.index.json")) and not _is_t5(p)]
+    encoders = [text] if text else [p for p in folders if _is_t5(p)]
+    found = {
+        "transformer": [p for p in files if "vae" not in p.name.lower()] + shards,
+        "autoencoder": [p for p in files if "vae" in p.name.lower()],
+        "text": encoders,
+    }
+    wanted = {
+        "transformer": "a transformer (infinity_*.pth or a folder of shards)",
+        "autoencoder": "a tokenizer (a file with `vae` in its name)",
+        "text": "a T5 folder (config.json beside its weights; or --text)",
+    }
+    for part, paths in found.items():
+        if len(paths) != 1:
+            names_ = ", ".join(p.name for p in paths)
+            raise InputError(
+                f"{folder} must hold one of {wanted[part]}; it holds {len(paths)}{': ' + names_ if names_ else ''}"
+            )
+    return {part: paths[0].absolute() for part, paths in found.items()}
+
+
+def _check_t5(folder: Path, width: int) -> None:
+    if not folder.is_dir() or not _is_t5(folder):
+        raise InputError(
+            f"{folder} is not a T5 folder in the layout of `transformers` (config.json beside its weights)"
+        )
+    try:
+        own = read_json(folder / "config.json").get("d_model")
+    except ValueError:
+        raise InputError(f"{folder / 'config.json'} is not readable as JSON: copy it again") from None
+    if own != width:
+        raise InputError(f"{folder} is {own} wide, the transformer reads {width}: these files do not belong together")
+
+
+def _is_t5(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.is_file() and '"t5"' in config.read_text(encoding="utf-8", errors="replace")
+
+
+def _check_fit(state: dict[str, Tensor], public: dict[str, str], kind, config, path: Path) -> None:
+    with torch.device("meta"):
+        own = kind(config).state_dict()
+    try:
+        renamed = names.from_public(state, public)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    wrong = [k for k, v in renamed.items() if v.shape != own[k].shape]
+    if wrong:
+        k = wrong[0]
+        raise InputError(
+            f"{path}: {k} is {tuple(renamed[k].shape)}, where its other sizes ask for {tuple(own[k].shape)}"
+        )
+
+
+def _bytes(path: Path) -> int:
+    return sum(p.stat().st_size for p in all_files(path))

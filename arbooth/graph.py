@@ -1,0 +1,258 @@
+"""The stage table, and the dvc.yaml files that are written from it.
+
+Every subject and every class has a file of its own (subjects/NAME/dvc.yaml, classes/NAME/dvc.yaml), and so a lock
+of its own: what DVC reads and writes for one subject does not grow with their number. The file at the top holds
+what runs over all of them; `dvc repro` there runs everything that it needs.
+
+The files hold literal names that were checked and interpolate nothing, since DVC would hand whatever
+params.yaml says to a shell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from arbooth.errors import checked_name
+
+# It always runs, writes down the base and every stage's code, and is no stage of the table: all others depend on it.
+STAMP_STAGE, STAMP = "stamp", "artifacts/stamp.json"
+HEADER = "# Written from the stage table and params.yaml by `arbooth graph`: nobody edits it.\n"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline.
+
+    Attributes:
+        over: what it runs for: each "subject", each "class", or "all" at once.
+        params: the sections of the parameters that it is handed, and DVC watches.
+        subject: the fields of its own subject that it reads, likewise.
+        noun: whether it reads the class noun.
+        base: whether it reads the base model.
+        reads, writes: name -> path in the project; {key} is the subject or class, {class} the
+            subject's class.
+        metrics, plots: which of `writes` DVC shows as such.
+        package: files of the package that it reads, beside its code.
+        always: it writes to what DVC can't see, so it runs each time and does only what is missing there.
+    """
+
+    name: str
+    over: Literal["subject", "class", "all"]
+    params: tuple[str, ...]
+    reads: dict[str, str]
+    writes: dict[str, str]
+    subject: tuple[str, ...] = ()
+    noun: bool = False
+    base: bool = True
+    metrics: tuple[str, ...] = ()
+    plots: tuple[str, ...] = ()
+    package: tuple[str, ...] = ()
+    always: bool = False
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """Everything of the parameters that the stage is handed."""
+        named = (
+            *(("base",) if self.base else ()),
+            *(("subjects",) if self.subject or (self.noun and self.over == "subject") else ()),
+            *(("classes",) if self.noun else ()),
+        )
+        return tuple(dict.fromkeys((*named, *self.params)))
+
+
+_TOKENS = "artifacts/tokenize/{key}.safetensors"
+_ADAPTER = "artifacts/finetune/{key}.safetensors"
+
+TABLE = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "preprocess",
+            "subject",
+            ("picture",),
+            {"photos": "photos/{key}"},
+            {"images": "artifacts/preprocess/{key}"},
+            subject=("crops",),
+        ),
+        Stage(
+            "tokenize",
+            "subject",
+            ("picture", "templates"),
+            {"images": "artifacts/preprocess/{key}"},
+            {"tokens": _TOKENS},
+            noun=True,
+        ),
+        Stage(
+            "prior",
+            "class",
+            ("picture", "templates", "prior", "compute", "seed"),
+            {},
+            {"prior": "artifacts/prior/{key}.safetensors"},
+            noun=True,
+        ),
+        Stage(
+            "finetune",
+            "subject",
+            ("picture", "templates", "prior", "methods", "finetune", "compute", "seed"),
+            {"tokens": _TOKENS, "prior": "artifacts/prior/{class}.safetensors"},
+            {"adapter": _ADAPTER, "curves": "artifacts/curves/{key}"},
+            subject=("overrides",),
+            noun=True,
+            plots=("curves",),
+        ),
+        Stage(
+            "generate",
+            "subject",
+            ("picture", "templates", "prompt_sets", "generate", "compute", "seed"),
+            {"adapter": _ADAPTER},
+            {
+                "images": "artifacts/generate/{key}",
+                "sheet": "artifacts/sheets/{key}.png",
+                "timing": "artifacts/timing/{key}.json",
+            },
+            subject=("prompts", "overrides"),
+            noun=True,
+            plots=("sheet",),
+        ),
+        Stage(
+            "evaluate",
+            "subject",
+            ("evaluate",),
+            {
+                "photos": "artifacts/preprocess/{key}",
+                "images": "artifacts/generate/{key}",
+                "timing": "artifacts/timing/{key}.json",
+            },
+            {"metrics": "artifacts/evaluate/{key}.json", "prompts": "artifacts/prompts/{key}.csv"},
+            subject=("overrides",),
+            base=False,
+            metrics=("metrics",),
+            package=("embedded/encoders.json", "embedded/encoders.safetensors"),
+        ),
+        Stage(
+            "summarize",
+            "all",
+            ("subjects", "classes"),
+            {"metrics": "artifacts/evaluate", "prompts": "artifacts/prompts", "sheets": "artifacts/sheets"},
+            {"table": "artifacts/summary.csv", "overall": "artifacts/summary.json", "report": "artifacts/report.html"},
+            base=False,
+            metrics=("overall",),
+            package=("stages/report.html",),
+        ),
+        Stage(
+            "publish",
+            "all",
+            (
+                "subjects",
+                "classes",
+                "picture",
+                "templates",
+                "prior",
+                "methods",
+                "finetune",
+                "generate",
+                "evaluate",
+                "publish",
+                "compute",
+                "seed",
+            ),
+            {
+                "adapters": "artifacts/finetune",
+                "curves": "artifacts/curves",
+                "sheets": "artifacts/sheets",
+                "metrics": "artifacts/evaluate",
+                "prompts": "artifacts/prompts",
+                "report": "artifacts/report.html",
+            },
+            {},
+            always=True,
+        ),
+    )
+}
+SUBJECT_STAGES = tuple(name for name, stage in TABLE.items() if stage.over == "subject")
+CLASS_STAGES = tuple(name for name, stage in TABLE.items() if stage.over == "class")
+
+
+def fill(where: str, key: str | None, class_name: str | None) -> str:
+    """A path of the table, for one subject or class."""
+    return where.format(**{"key": key, "class": class_name})
+
+
+def target(stage: str, key: str | None = None) -> str:
+    """How DVC calls a stage of a subject, a class, or of all."""
+    return stage if key is None else f"{_FOLDERS[TABLE[stage].over]}/{key}/dvc.yaml:{stage}"
+
+
+_FOLDERS = {"subject": "subjects", "class": "classes"}
+
+
+def files(subjects: Mapping[str, str], classes: Iterable[str]) -> dict[str, str]:
+    """Every dvc.yaml of a project: relative path -> text.
+
+    Args:
+        subjects: name -> class.
+
+    Raises:
+        InputError: a name that is not to reach a command.
+    """
+    texts = {"dvc.yaml": _text(_over("all", None, None, ""))}
+    for class_name in classes:
+        checked_name(class_name, "a class")
+        texts[f"classes/{class_name}/dvc.yaml"] = _text(_over("class", class_name, class_name, "../.."))
+    for subject, class_name in subjects.items():
+        checked_name(subject, "a subject")
+        texts[f"subjects/{subject}/dvc.yaml"] = _text(_over("subject", subject, class_name, "../.."))
+    return texts
+
+
+def _over(over: str, key: str | None, class_name: str | None, wdir: str) -> dict[str, dict]:
+    stamp = {"cmd": f"arbooth stage {STAMP_STAGE}", "always_changed": True, "outs": [STAMP]}
+    stages: dict[str, dict] = {STAMP_STAGE: stamp} if over == "all" else {}
+    for stage in TABLE.values():
+        if stage.over == over:
+            stages[stage.name] = _entry(stage, key, class_name, wdir)
+    return stages
+
+
+def _entry(stage: Stage, key: str | None, class_name: str | None, wdir: str) -> dict:
+    def path(where: str) -> str:
+        return fill(where, key, class_name)
+
+    entry: dict = {"cmd": " ".join(["arbooth stage", stage.name, *([key] if key else [])])}
+    if wdir:
+        entry["wdir"] = wdir
+    if stage.always:
+        return entry | {"always_changed": True, "deps": [path(where) for where in stage.reads.values()]}
+    if stage.reads:
+        entry["deps"] = [path(where) for where in stage.reads.values()]
+    # The base and the code are not files of the project: the stage `stamp` writes down which they are.
+    stamped = [*(["base"] if stage.base else []), f"code.{stage.name}"]
+    entry["params"] = [
+        *stage.params,
+        *(f"subjects.{key}.{field}" for field in stage.subject),
+        *([f"classes.{class_name}"] if stage.noun and class_name else []),
+        {STAMP: stamped},
+    ]
+    shown = {*stage.metrics, *stage.plots}
+    entry["outs"] = [path(where) for name, where in stage.writes.items() if name not in shown]
+    if not entry["outs"]:
+        del entry["outs"]
+    if stage.metrics:
+        entry["metrics"] = [path(stage.writes[name]) for name in stage.metrics]
+    if stage.plots:
+        entry["plots"] = [_plot(path(stage.writes[name])) for name in stage.plots]
+    return entry
+
+
+def _plot(where: str) -> str | dict:
+    """A picture as it is; a folder of curves with their columns."""
+    return where if Path(where).suffix == ".png" else {where: {"x": "step", "y": "value"}}
+
+
+def _text(stages: dict[str, dict]) -> str:
+    import yaml
+
+    return HEADER + yaml.safe_dump({"stages": stages}, sort_keys=False, width=10**6)

@@ -1,0 +1,3 @@
+"""The word that stands for the subject in every prompt."""
+
+IDENTIFIER = "<S*>"

@@ -1,0 +1,400 @@
+"""A project: a folder with params.yaml, and the one place that knows where everything of it lies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from arbooth import graph
+from arbooth.data.files import read_json, whole_file, write_json
+from arbooth.errors import NAME, DvcFailed, InputError, checked_name
+from arbooth.params import Params, load_params
+from arbooth.settings import Settings, torch_device
+
+if TYPE_CHECKING:
+    import torch
+
+    from arbooth.data.bases import Base
+
+Paths = dict[str, Path]
+# Beside the settings: where the machine's state of a workspace is, and what the project is called by DVC.
+HOME, DVC_STAGE, DVC_ROOT = ".arbooth/home", "DVC_STAGE", "DVC_ROOT"
+IGNORED = {
+    ".gitignore": (
+        "/artifacts/",
+        "/outputs/",
+        ".arbooth/",
+        ".env",
+        "/photos/*",
+        "!/photos/*.dvc",
+        "!/photos/.gitignore",
+    ),
+    ".dvcignore": ("__pycache__", "*.part"),
+}
+
+
+class Project:
+    """One project. Several may be held at once, by several threads: it has no state but its paths.
+
+    Args:
+        root: folder of params.yaml; by default what ARBOOTH_PROJECT names, or the working folder. (A stage that
+            DVC started works where DVC put it, whatever the variable says.)
+    """
+
+    def __init__(self, root: Path | str | None = None) -> None:
+        if root is None:
+            named = "" if DVC_STAGE in os.environ else os.environ.get("ARBOOTH_PROJECT", "")
+            root = Path(named).expanduser() if named else Path.cwd()
+        self.root = Path(root).absolute()
+
+    def __repr__(self) -> str:
+        return f"Project({str(self.root)!r})"
+
+    # Parameters and what they name
+
+    @property
+    def params_file(self) -> Path:
+        return self.root / "params.yaml"
+
+    def params(self, subject: str | None = None, overrides: Sequence[str] = ()) -> Params:
+        """The parameters, with a subject's own overrides where one is named.
+
+        Raises:
+            InputError: the file, the subject or a value is invalid.
+        """
+        return load_params(self.params_file, subject, overrides)
+
+    def base(self, params: Params) -> Base:
+        """The base model at the picture's shape of the parameters; known, not loaded.
+
+        Raises:
+            InputError: no such base, or it has no such shape.
+        """
+        from arbooth.data.bases import load_base
+
+        return load_base(params.base, self.bases, self.weights, params.picture.ratio, params.picture.pixels)
+
+    def base_names(self) -> list[str]:
+        return ["embedded", *sorted(path.stem for path in self.bases.glob("*.json"))]
+
+    # Files of the project
+
+    @property
+    def bases(self) -> Path:
+        """Folder of the records of imported bases."""
+        return self.root / "bases"
+
+    def photos(self, subject: str) -> Path:
+        return self.root / "photos" / checked_name(subject, "a subject")
+
+    @property
+    def outputs(self) -> Path:
+        """Folder of pictures that were asked for one by one."""
+        return self.root / "outputs"
+
+    @property
+    def benchmarks(self) -> Path:
+        return self.root / "benchmarks"
+
+    def paths(self, stage: str, key: str | None, params: Params) -> tuple[Paths, Paths]:
+        """What a stage reads and writes for a subject or class: absolute paths by name.
+
+        Raises:
+            InputError: no such stage; the key is missing, superfluous or unknown.
+        """
+        if stage not in graph.TABLE:
+            raise InputError(f"no stage {stage!r}: one of {', '.join(graph.TABLE)}")
+        row = graph.TABLE[stage]
+        known = {"subject": params.subjects, "class": params.classes, "all": {}}[row.over]
+        if row.over == "all" and key is not None:
+            raise InputError(f"stage {stage} runs for all at once: leave {key!r} away")
+        if row.over != "all" and key not in known:
+            raise InputError(
+                f"stage {stage} runs for one {row.over} (known: {', '.join(known) or 'none'}), not {key!r}"
+            )
+        class_name = params.class_of(str(key)) if row.over == "subject" else None
+        return tuple(  # type: ignore[return-value]
+            {name: self.root / graph.fill(where, key, class_name) for name, where in wheres.items()}
+            for wheres in (row.reads, row.writes)
+        )
+
+    def adapter(self, subject: str, params: Params) -> Path:
+        """The trained adapter of a subject.
+
+        Raises:
+            InputError: no such subject, or it is not trained yet.
+        """
+        if not NAME.fullmatch(subject) or subject not in params.subjects:
+            known = ", ".join(params.subjects) or "none yet"
+            raise InputError(f"no subject {subject!r} in {self.params_file} (known: {known})")
+        path = self.paths("finetune", subject, params)[1]["adapter"]
+        if not path.is_file():
+            raise InputError(f"{subject!r} is not trained yet: run `dvc repro {graph.target('finetune', subject)}`")
+        return path
+
+    # This machine
+
+    @cached_property
+    def home(self) -> Path:
+        """The project whose ledger, weights and resume files are used: itself, or the one it was cut from."""
+        if DVC_STAGE in os.environ and os.environ.get(DVC_ROOT):
+            # An experiment in a temporary folder, which DVC deletes: the folder it was started in.
+            parent = Path(os.environ[DVC_ROOT]).absolute()
+            here = next((above for above in (self.root, *self.root.parents) if (above / ".dvc").is_dir()), parent)
+            if here != parent and here.is_relative_to(parent / ".dvc" / "tmp"):
+                return parent / self.root.relative_to(here)
+        note = self.root / HOME
+        return Path(note.read_text(encoding="utf-8").strip()) if note.is_file() else self.root
+
+    @cached_property
+    def settings(self) -> Settings:
+        return Settings.read(self.home)
+
+    @property
+    def weights(self) -> Path:
+        """Folder of imported base models."""
+        return self.home / self.settings.weights
+
+    @property
+    def encoders(self) -> Path:
+        """Folder of DINO, CLIP and LPIPS."""
+        return self.home / self.settings.encoders
+
+    def resume_file(self, subject: str) -> Path:
+        return self.home / self.settings.resume / f"{checked_name(subject, 'a subject')}.pt"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLFLOW_TRACKING_URI, or a database of the project: the one place with this default."""
+        return self.settings.tracking_uri or f"sqlite:///{self.home / '.arbooth' / 'mlflow.db'}"
+
+    @property
+    def device(self) -> torch.device:
+        return torch_device(self.settings.device)
+
+    @contextmanager
+    def alone(self, what: str) -> Iterator[None]:
+        """Hold a lock: a stage orphaned by a killed `dvc` goes on writing, and must not get company.
+
+        Raises:
+            InputError: another process holds it.
+        """
+        from filelock import FileLock, Timeout
+
+        folder = self.root / ".arbooth" / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        owner = folder / f"{what}.pid"
+        try:
+            with FileLock(folder / what, timeout=0):
+                owner.write_text(str(os.getpid()))
+                yield
+        except Timeout:
+            pid = owner.read_text() if owner.exists() else "unknown"
+            raise InputError(f"{what} is already running as process {pid}: wait for it, or end it") from None
+
+    # DVC
+
+    def dvc(self, *arguments: str, say: Callable[[str], None] | None = None) -> None:
+        """Run DVC here, in a process group of its own that ends with us.
+
+        Args:
+            say: is handed every line; without it they go where ours do.
+
+        Raises:
+            DvcFailed: it ended with an error.
+        """
+        # The stages' commands are `arbooth ...` of this same environment, whoever started us.
+        scripts = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dvc", *arguments],
+            cwd=self.root,
+            env={**os.environ, "PATH": scripts},
+            stdout=subprocess.PIPE if say else None,
+            stderr=subprocess.STDOUT if say else None,
+            text=True,
+            start_new_session=True,
+        )
+        lines: list[str] = []
+        try:
+            for line in process.stdout or ():
+                lines = [*lines[-4:], line.rstrip()]
+                if say and lines[-1]:
+                    say(lines[-1])
+            code = process.wait()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+            raise
+        if code:
+            raise DvcFailed(f"dvc {' '.join(arguments)}", code, lines)
+
+    def repro(self, stage: str, key: str | None, say: Callable[[str], None] | None = None) -> None:
+        """Bring one stage up to date, and none before it."""
+        self.write_stamp()
+        self.dvc("repro", "--single-item", graph.target(stage, key), say=say)
+
+    def is_current(self, stage: str, key: str | None) -> bool:
+        """Whether a stage's outputs are what its inputs and code would give."""
+        self.write_stamp()
+        try:
+            self.dvc("status", "-q", graph.target(stage, key), say=lambda _: None)
+        except DvcFailed:
+            return False
+        return True
+
+    def write_stamp(self) -> Path:
+        """What the project's files don't tell DVC: which base, and the code of every stage, as installed.
+
+        Raises:
+            InputError: params.yaml names other subjects than the dvc.yaml files do, or an unknown base.
+        """
+        from arbooth.closure import digest
+
+        params = self.params()
+        stale = self.stale_graph(params)
+        if stale:
+            raise InputError(f"{stale[0]} is not what params.yaml asks for: run `arbooth graph`, then this again")
+        base = self.base(params)
+        code = {name: digest(f"arbooth.stages.{name}", stage.package) for name, stage in graph.TABLE.items() if not stage.always}
+        stamp = {"base": f"{base.name} {base.hash}", "code": code}
+        path = self.root / graph.STAMP
+        if not path.is_file() or read_json(path) != stamp:
+            write_json(path, stamp)
+        return path
+
+    # The dvc.yaml files
+
+    def _graph(self, params: Params) -> dict[str, str]:
+        return graph.files({name: params.class_of(name) for name in params.subjects}, params.classes)
+
+    def stale_graph(self, params: Params) -> list[str]:
+        """The dvc.yaml files that are missing, superfluous, or say something else than the parameters."""
+        wanted = self._graph(params)
+        found = {str(path.relative_to(self.root)): path for path in self._graph_files()}
+        odd = [name for name, text in wanted.items() if name not in found or found[name].read_text() != text]
+        return odd + sorted(set(found) - set(wanted))
+
+    def write_graph(self) -> list[str]:
+        """Write the dvc.yaml files anew; returns those that changed. A subject's lock goes with its file.
+
+        Raises:
+            InputError: params.yaml is invalid.
+        """
+        params = self.params()
+        wanted, changed = self._graph(params), self.stale_graph(params)
+        for name in changed:
+            path = self.root / name
+            if name in wanted:
+                with whole_file(path) as part:
+                    part.write_text(wanted[name], encoding="utf-8")
+                continue
+            for left in (path, path.with_name("dvc.lock")):
+                left.unlink(missing_ok=True)
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+        return changed
+
+    def _graph_files(self) -> list[Path]:
+        return [path for over in ("", "subjects/*/", "classes/*/") for path in self.root.glob(f"{over}dvc.yaml")]
+
+    # Making projects
+
+    @classmethod
+    def create(cls, root: Path, params: str, *, home: Path | None = None, cache: Path | None = None) -> Project:
+        """A project with these parameters, and DVC in it.
+
+        Args:
+            params: text of params.yaml.
+            home: the project whose machine state it uses; it is then no repository of its own.
+            cache: DVC's cache; its own by default.
+
+        Raises:
+            InputError: the parameters are invalid; nothing is left then that was not there.
+        """
+        project = cls(root)
+        load_params(project.params_file, text=params)
+        project.root.mkdir(parents=True, exist_ok=True)
+        with whole_file(project.params_file) as part:
+            part.write_text(params, encoding="utf-8")
+        for name, lines in IGNORED.items():
+            _append(project.root / name, lines)
+        if home is not None:
+            project.root.joinpath(HOME).parent.mkdir(exist_ok=True)
+            project.root.joinpath(HOME).write_text(f"{home.absolute()}\n", encoding="utf-8")
+        project.write_graph()
+        if not (project.root / ".dvc").is_dir():
+            project.dvc("init", "-q", *project._scm(home is None), say=lambda _: None)
+            for key, value in {
+                "core.analytics": "false",
+                "core.autostage": "false",
+                "cache.type": "reflink,hardlink,copy",
+                **({"cache.dir": str(cache.absolute())} if cache else {}),
+            }.items():
+                project.dvc("config", *(("--local",) if key == "cache.dir" else ()), key, value, say=lambda _: None)
+        return project
+
+    def _scm(self, wanted: bool) -> tuple[str, ...]:
+        """How DVC is to stand with git here; makes a git repository where there is none."""
+        if not wanted or shutil.which("git") is None:
+            return ("--no-scm",)
+        top = subprocess.run(
+            ["git", "rev-parse", "--show-toplevel"], cwd=self.root, capture_output=True, text=True, check=False
+        )
+        if top.returncode:
+            subprocess.run(["git", "init", "-q"], cwd=self.root, check=True)
+            return ()
+        return () if Path(top.stdout.strip()).resolve() == self.root.resolve() else ("--subdir",)
+
+    def workspace(self, subject: str, folder: Path) -> Project:
+        """A project cut down to one subject and its class, with this one's cache and machine state.
+
+        What DVC records there (subjects/NAME/dvc.lock, classes/NAME/dvc.lock) holds here as well.
+
+        Raises:
+            InputError: no such subject.
+        """
+        from arbooth.edits import only
+
+        class_name = self.params(subject).class_of(subject)
+        text = only(self.params_file.read_text(encoding="utf-8"), "subjects", {subject})
+        made = Project.create(folder, only(text, "classes", {class_name}), home=self.home, cache=self.cache())
+        made.link_photos(subject, sorted(self.photos(subject).iterdir()))
+        made.copy_bases(self)
+        return made
+
+    def cache(self) -> Path:
+        """DVC's cache folder."""
+        lines: list[str] = []
+        self.dvc("cache", "dir", say=lines.append)
+        return self.root / lines[-1]
+
+    def copy_bases(self, other: Project) -> None:
+        """Take over the records of another project's bases."""
+        self.bases.mkdir(exist_ok=True)
+        for path in other.bases.glob("*.json"):
+            shutil.copy(path, self.bases / path.name)
+
+    def link_photos(self, subject: str, files: Sequence[Path]) -> None:
+        """A subject's photos by link."""
+        folder = self.photos(subject)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for file in files:
+            (folder / file.name).symlink_to(file.absolute())
+
+
+def _append(path: Path, lines: Sequence[str]) -> None:
+    """Lines that a file lacks, at its end."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    missing = [line for line in lines if line not in text.splitlines()]
+    if missing:
+        with whole_file(path) as part:
+            part.write_text(text + "".join(f"{line}\n" for line in missing), encoding="utf-8")

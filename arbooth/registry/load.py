@@ -1,0 +1,69 @@
+"""A registered subject, or one of a project, as a painter: its base found on this machine, its adapter loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from arbooth.data.adapters import Adapter, read_adapter
+from arbooth.data.bases import Base, load_base
+from arbooth.data.files import read_json
+from arbooth.errors import InputError
+from arbooth.painting.painter import Painter
+from arbooth.project import Project
+
+
+def painter_of(project: Project, target: str) -> tuple[Painter, str | None]:
+    """A painter for a subject of params.yaml, a registered model (models:/...), or the plain `base`.
+
+    It paints as the subject was judged: with the sampling of params.yaml's `generate`, or the registered one.
+
+    Raises:
+        InputError: nothing of that name, or it is not trained yet.
+    """
+    if target.startswith("models:/"):
+        from arbooth.registry.ledger import fetch
+
+        return painter_of_folder(project, fetch(target, project.tracking_uri))
+    params = project.params()
+    adapter = None if target == "base" else project.adapter(target, params)
+    params = params.of_subject(target) if adapter else params
+    painter = Painter(project.base(params), params.sampling, project.device, params.compute)
+    return painter, painter.add(adapter).subject if adapter else None
+
+
+def painter_of_folder(project: Project, folder: Path) -> tuple[Painter, str]:
+    """The same from a downloaded model folder.
+
+    Raises:
+        InputError: the folder is not a model that arbooth registered.
+    """
+    artifacts = folder / "artifacts"
+    adapters = sorted(artifacts.glob("*.safetensors"))
+    if len(adapters) != 1 or not (artifacts / "base.json").is_file():
+        raise InputError(f"{folder} is not a model that arbooth registered")
+    return load_registered(project, adapters[0], artifacts / "base.json")
+
+
+def load_registered(project: Project, path: Path, reference: Path) -> tuple[Painter, str]:
+    """Painter and subject of a registered model's two artifacts.
+
+    Raises:
+        InputError: the base is not on this machine, or another network bears its name.
+    """
+    adapter, saved = read_adapter(path), read_json(reference)
+    base = _base(project, adapter, saved)
+    if base.hash != saved["hash"]:
+        raise InputError(f"this model needs base {saved['hash'][:12]}, and {base.name!r} here is {base.hash[:12]}")
+    # Models that were registered before adapters said how they were judged have it in their base's record.
+    sampling = adapter.settings.get("sampling") or saved["record"].get("sampling")
+    if not sampling:
+        raise InputError(f"{path} does not say how its pictures are drawn: publish it again")
+    painter = Painter(base, {"top_k": 0, "top_p": 1.0, **sampling}, project.device, adapter.settings["compute"])
+    return painter, painter.add(path).subject
+
+
+def _base(project: Project, adapter: Adapter, saved: dict) -> Base:
+    shape = adapter.settings["picture"]
+    if saved["name"] == "embedded":
+        return load_base("embedded", ratio=shape["ratio"], pixels=shape["pixels"])
+    return Base(saved["name"], saved["record"], project.weights / saved["name"], shape["ratio"], shape["pixels"])
