@@ -46,9 +46,9 @@ def init(
     recipe: Annotated[str, typer.Option(help="embedded, quick, infinity-2b, infinity-8b or paper")] = "embedded",
 ) -> None:
     """Make a project: params.yaml, dvc.yaml, git and DVC."""
-    from arbooth.creating import create_project
+    from arbooth.creating import init as make
 
-    for line in create_project(folder, recipe):
+    for line in make(folder, recipe):
         typer.echo(line)
 
 

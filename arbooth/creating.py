@@ -1,16 +1,35 @@
-"""`arbooth init`: a new project anywhere, from a recipe."""
+"""Making projects: `arbooth init`, a workspace for one subject, the settings of a benchmark."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
+from arbooth.data.files import whole_file
+from arbooth.edits import only
 from arbooth.errors import InputError
-from arbooth.project import Project
+from arbooth.params import load_params
+from arbooth.project import HOME, Project
 from arbooth.recipes import params_of
 
+IGNORED = {
+    ".gitignore": (
+        "/artifacts/",
+        "/outputs/",
+        ".arbooth/",
+        ".env",
+        "/photos/*",
+        "!/photos/*.dvc",
+        "!/photos/.gitignore",
+    ),
+    ".dvcignore": ("__pycache__", "*.part"),
+}
 
-def create_project(folder: Path, recipe: str = "embedded") -> list[str]:
-    """Make a project, with git and DVC where there are none.
+
+def init(folder: Path, recipe: str = "embedded") -> list[str]:
+    """Make a project anywhere, with git and DVC where there are none.
 
     Returns:
         Lines that say what was done and what comes next.
@@ -24,7 +43,7 @@ def create_project(folder: Path, recipe: str = "embedded") -> list[str]:
         raise InputError(f"{folder} is a project already: edit its params.yaml, or choose another folder")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give a folder")
-    project = Project.create(folder, text)
+    project = create(folder, text)
     lines = [f"made a project in {project.root} (recipe {recipe})", "next:"]
     if project.root != Path.cwd():
         lines.append(f"  cd {folder}")
@@ -32,3 +51,98 @@ def create_project(folder: Path, recipe: str = "embedded") -> list[str]:
     if params.base not in project.base_names():
         lines.append(f"  arbooth base import FOLDER_OF_ITS_FILES --name {params.base}")
     return [*lines, "  arbooth subject add NAME --class NOUN --photos FOLDER", "  dvc repro", "  arbooth summary"]
+
+
+def create(root: Path, params: str, *, home: Path | None = None, cache: Path | None = None) -> Project:
+    """A project with these parameters, and DVC in it; one that is there gets them.
+
+    Args:
+        params: text of params.yaml.
+        home: the project whose machine state it uses; it is then no repository of its own.
+        cache: DVC's cache; its own by default.
+
+    Raises:
+        InputError: the parameters are invalid; nothing is written then.
+    """
+    project = Project(root)
+    load_params(project.params_file, text=params)
+    project.root.mkdir(parents=True, exist_ok=True)
+    with whole_file(project.params_file) as part:
+        part.write_text(params, encoding="utf-8")
+    for name, lines in IGNORED.items():
+        _append(project.root / name, lines)
+    if home is not None:
+        (project.root / HOME).parent.mkdir(exist_ok=True)
+        (project.root / HOME).write_text(f"{home.absolute()}\n", encoding="utf-8")
+    project.write_graph()
+    if not (project.root / ".dvc").is_dir():
+        _init_dvc(project, cache, with_git=home is None)
+    return project
+
+
+def _init_dvc(project: Project, cache: Path | None, with_git: bool) -> None:
+    def dvc(*arguments: str) -> None:
+        project.dvc(*arguments, say=lambda _: None)
+
+    dvc("init", "-q", *(_git(project.root) if with_git else ("--no-scm",)))
+    for key, value in (
+        ("core.analytics", "false"),
+        ("core.autostage", "false"),
+        ("cache.type", "reflink,hardlink,copy"),
+    ):
+        dvc("config", key, value)
+    if cache is not None:
+        dvc("config", "--local", "cache.dir", str(cache.absolute()))
+
+
+def _git(root: Path) -> tuple[str, ...]:
+    """How DVC is to stand with git here; makes a git repository where there is none."""
+    if shutil.which("git") is None:
+        return ("--no-scm",)
+    asked = ["git", "rev-parse", "--show-toplevel"]
+    top = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=False)
+    if top.returncode:
+        subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+        return ()
+    return () if Path(top.stdout.strip()).resolve() == root.resolve() else ("--subdir",)
+
+
+def workspace(project: Project, subject: str, folder: Path) -> Project:
+    """A project cut down to one subject and its class, with the same cache and machine state.
+
+    What DVC records there (subjects/NAME/dvc.lock, classes/NAME/dvc.lock) holds in the whole project as well.
+
+    Raises:
+        InputError: no such subject.
+    """
+    class_name = project.params(subject).class_of(subject)
+    text = only(project.params_file.read_text(encoding="utf-8"), "subjects", {subject})
+    cut = create(folder, only(text, "classes", {class_name}), home=project.home, cache=project.cache())
+    link_photos(cut, subject, sorted(project.photos(subject).iterdir()))
+    copy_bases(project, cut)
+    return cut
+
+
+def copy_bases(source: Project, target: Project) -> None:
+    """The records of one project's bases, for another."""
+    target.bases.mkdir(exist_ok=True)
+    for path in source.bases.glob("*.json"):
+        shutil.copy(path, target.bases / path.name)
+
+
+def link_photos(project: Project, subject: str, files: Sequence[Path]) -> None:
+    """A subject's photos by link, in place of what is there."""
+    folder = project.photos(subject)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in files:
+        (folder / file.name).symlink_to(file.absolute())
+
+
+def _append(path: Path, lines: Sequence[str]) -> None:
+    """Lines that a file lacks, at its end."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    missing = [line for line in lines if line not in text.splitlines()]
+    if missing:
+        with whole_file(path) as part:
+            part.write_text(text + "".join(f"{line}\n" for line in missing), encoding="utf-8")

@@ -105,10 +105,17 @@ def _section(text: str, section: str) -> yaml.Node:
 
 def _last_line(node: yaml.Node, lines: list[str]) -> int:
     """The last line of a value's content, without the comments and blank lines that follow it."""
-    last = node.end_mark.line - (node.end_mark.column == 0)
-    while not lines[last].strip() or lines[last].lstrip().startswith("#"):
-        last -= 1
-    return max(last, node.start_mark.line)
+    if isinstance(node, yaml.MappingNode) and not node.flow_style:
+        key, value = node.value[-1]
+        return max(key.end_mark.line, _last_line(value, lines))
+    if isinstance(node, yaml.SequenceNode) and not node.flow_style:
+        return _last_line(node.value[-1], lines)
+    last = node.end_mark.line
+    if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">"):
+        last -= 1  # a block of text ends where the next thing begins
+        while last > node.start_mark.line and not lines[last].strip():
+            last -= 1
+    return last
 
 
 def _cut(line: str, node: yaml.Node) -> str:
@@ -118,5 +125,7 @@ def _cut(line: str, node: yaml.Node) -> str:
 
 def _flow(value: Any) -> str:
     """A value on one line, quoted where a reader of YAML 1.1 or 1.2 would take it for something else."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False)
-    return text.removesuffix("\n").removesuffix("\n...")
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False, allow_unicode=True)
+    text = text.removesuffix("\n").removesuffix("\n...")
+    # 1e5 is a word in YAML 1.1, which PyYAML writes, and a number in YAML 1.2, which DVC reads.
+    return f"'{text}'" if isinstance(value, str) and text == value and not value[:1].isalpha() else text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,18 +26,6 @@ if TYPE_CHECKING:
 Paths = dict[str, Path]
 # Beside the settings: where the machine's state of a workspace is, and what the project is called by DVC.
 HOME, DVC_STAGE, DVC_ROOT = ".arbooth/home", "DVC_STAGE", "DVC_ROOT"
-IGNORED = {
-    ".gitignore": (
-        "/artifacts/",
-        "/outputs/",
-        ".arbooth/",
-        ".env",
-        "/photos/*",
-        "!/photos/*.dvc",
-        "!/photos/.gitignore",
-    ),
-    ".dvcignore": ("__pycache__", "*.part"),
-}
 
 
 class Project:
@@ -236,6 +223,12 @@ class Project:
         if code:
             raise DvcFailed(f"dvc {' '.join(arguments)}", code, lines)
 
+    def cache(self) -> Path:
+        """DVC's cache folder."""
+        lines: list[str] = []
+        self.dvc("cache", "dir", say=lines.append)
+        return self.root / lines[-1]
+
     def repro(self, stage: str, key: str | None, say: Callable[[str], None] | None = None) -> None:
         """Bring one stage up to date, and none before it."""
         self.write_stamp()
@@ -263,7 +256,11 @@ class Project:
         if stale:
             raise InputError(f"{stale[0]} is not what params.yaml asks for: run `arbooth graph`, then this again")
         base = self.base(params)
-        code = {name: digest(f"arbooth.stages.{name}", stage.package) for name, stage in graph.TABLE.items() if not stage.always}
+        code = {
+            name: digest(f"arbooth.stages.{name}", stage.package)
+            for name, stage in graph.TABLE.items()
+            if not stage.always
+        }
         stamp = {"base": f"{base.name} {base.hash}", "code": code}
         path = self.root / graph.STAMP
         if not path.is_file() or read_json(path) != stamp:
@@ -304,97 +301,3 @@ class Project:
 
     def _graph_files(self) -> list[Path]:
         return [path for over in ("", "subjects/*/", "classes/*/") for path in self.root.glob(f"{over}dvc.yaml")]
-
-    # Making projects
-
-    @classmethod
-    def create(cls, root: Path, params: str, *, home: Path | None = None, cache: Path | None = None) -> Project:
-        """A project with these parameters, and DVC in it.
-
-        Args:
-            params: text of params.yaml.
-            home: the project whose machine state it uses; it is then no repository of its own.
-            cache: DVC's cache; its own by default.
-
-        Raises:
-            InputError: the parameters are invalid; nothing is left then that was not there.
-        """
-        project = cls(root)
-        load_params(project.params_file, text=params)
-        project.root.mkdir(parents=True, exist_ok=True)
-        with whole_file(project.params_file) as part:
-            part.write_text(params, encoding="utf-8")
-        for name, lines in IGNORED.items():
-            _append(project.root / name, lines)
-        if home is not None:
-            project.root.joinpath(HOME).parent.mkdir(exist_ok=True)
-            project.root.joinpath(HOME).write_text(f"{home.absolute()}\n", encoding="utf-8")
-        project.write_graph()
-        if not (project.root / ".dvc").is_dir():
-            project.dvc("init", "-q", *project._scm(home is None), say=lambda _: None)
-            for key, value in {
-                "core.analytics": "false",
-                "core.autostage": "false",
-                "cache.type": "reflink,hardlink,copy",
-                **({"cache.dir": str(cache.absolute())} if cache else {}),
-            }.items():
-                project.dvc("config", *(("--local",) if key == "cache.dir" else ()), key, value, say=lambda _: None)
-        return project
-
-    def _scm(self, wanted: bool) -> tuple[str, ...]:
-        """How DVC is to stand with git here; makes a git repository where there is none."""
-        if not wanted or shutil.which("git") is None:
-            return ("--no-scm",)
-        top = subprocess.run(
-            ["git", "rev-parse", "--show-toplevel"], cwd=self.root, capture_output=True, text=True, check=False
-        )
-        if top.returncode:
-            subprocess.run(["git", "init", "-q"], cwd=self.root, check=True)
-            return ()
-        return () if Path(top.stdout.strip()).resolve() == self.root.resolve() else ("--subdir",)
-
-    def workspace(self, subject: str, folder: Path) -> Project:
-        """A project cut down to one subject and its class, with this one's cache and machine state.
-
-        What DVC records there (subjects/NAME/dvc.lock, classes/NAME/dvc.lock) holds here as well.
-
-        Raises:
-            InputError: no such subject.
-        """
-        from arbooth.edits import only
-
-        class_name = self.params(subject).class_of(subject)
-        text = only(self.params_file.read_text(encoding="utf-8"), "subjects", {subject})
-        made = Project.create(folder, only(text, "classes", {class_name}), home=self.home, cache=self.cache())
-        made.link_photos(subject, sorted(self.photos(subject).iterdir()))
-        made.copy_bases(self)
-        return made
-
-    def cache(self) -> Path:
-        """DVC's cache folder."""
-        lines: list[str] = []
-        self.dvc("cache", "dir", say=lines.append)
-        return self.root / lines[-1]
-
-    def copy_bases(self, other: Project) -> None:
-        """Take over the records of another project's bases."""
-        self.bases.mkdir(exist_ok=True)
-        for path in other.bases.glob("*.json"):
-            shutil.copy(path, self.bases / path.name)
-
-    def link_photos(self, subject: str, files: Sequence[Path]) -> None:
-        """A subject's photos by link."""
-        folder = self.photos(subject)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for file in files:
-            (folder / file.name).symlink_to(file.absolute())
-
-
-def _append(path: Path, lines: Sequence[str]) -> None:
-    """Lines that a file lacks, at its end."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    missing = [line for line in lines if line not in text.splitlines()]
-    if missing:
-        with whole_file(path) as part:
-            part.write_text(text + "".join(f"{line}\n" for line in missing), encoding="utf-8")

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from arbooth.data.bases import EMBEDDED, load_base
+from arbooth.data.bases import load_base
 from arbooth.data.files import write_json
 from arbooth.metrics.judge import Judge, load_judge
-from arbooth.painter import Painter
+from arbooth.painting.painter import Painter
+from arbooth.params import load_params
 from arbooth.progress import track
+from arbooth.recipes import params_of
 from pretrain.art import ACCESSORIES, CLASSES, Art
 from pretrain.render import photographs
 from pretrain.scenes import SCENES
@@ -32,7 +34,8 @@ def check(out: Path, pictures: int, seed: int, modules: Path | None = None) -> d
     judge's mistakes from the painter's. The tokenizer is measured as well: in dB, on pictures of the world that
     nothing was trained on and on photographs in `out/unseen` (where there are any).
     """
-    painter, judge = Painter(load_base("embedded", out, out)), load_judge(EMBEDDED)
+    sampling = load_params("params.yaml", text=params_of("embedded")).sampling
+    painter, judge = Painter(load_base("embedded"), sampling), load_judge()
     rng = np.random.default_rng([seed, 7])
     asked = [_asked(rng) for _ in range(pictures)]
     prompts = [(_prompt(wanted), index) for index, wanted in enumerate(asked)]
@@ -48,7 +51,7 @@ def check(out: Path, pictures: int, seed: int, modules: Path | None = None) -> d
         print(f"{question:24} {share:6.1%}" + (f"   true pictures {true[question]:6.1%}" if world else ""))
     shares |= {f"true {question}": share for question, share in true.items()}
     for name, real in _unseen(out, world, seed):
-        shares[f"psnr_{name}"] = round(evaluate(painter.autoencoder, painter.quantizer, to_pixels(real)), 2)
+        shares[f"psnr_{name}"] = round(evaluate(painter.autoencoder, painter.base.quantizer, to_pixels(real)), 2)
         print(f"{name:24} {shares[f'psnr_{name}']:.2f} dB of {len(real)}")
     write_json(out / "check.json", shares)
     return shares

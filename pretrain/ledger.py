@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from arbooth.data.files import read_json, sha256, write_json
 from arbooth.errors import InputError
-from arbooth.tracking.ledger import experiment_of
+from arbooth.registry.ledger import experiment_of
 
 EXPERIMENT = "pretrain"
 MAY_GROW = ("steps", "decay")

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional as F
 
-from arbooth.data.bases import EMBEDDED
-from arbooth.data.caches import write_tensors
-from arbooth.data.files import sha256, write_json
+from arbooth.data.bases import FAMILIES, FORMAT
+from arbooth.data.files import EMBEDDED, sha256, write_json
+from arbooth.data.tensors import write_tensors
 from arbooth.metrics.embedded import EmbeddedEncoders
 from arbooth.model import names
 from arbooth.model.autoencoder import Autoencoder, AutoencoderConfig
@@ -92,11 +92,12 @@ def pack(params, work: Path, modules: Path, out: Path = EMBEDDED) -> None:
     write_json(
         out / "base.json",
         {
+            "format": FORMAT,
+            "family": FAMILIES[0],
             "name": "embedded",
             "schedule": OmegaConf.to_container(params.tokenizer.maps),
             "transformer": config.as_dict(),
             "autoencoder": autoencoder.config.as_dict(),
-            "sampling": OmegaConf.to_container(params.sampling),
             "files": {
                 part: {"path": name, "bytes": _bytes(out / name), "sha256": sha256(out / name)}
                 for part, name in files.items()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 
-from arbooth.benchmark import asked
+from arbooth.benchmark.score import asked
 from arbooth.data.files import read_json, write_json
 from arbooth.errors import InputError
 from pretrain.art import ACCESSORIES, HELD_OUT, Art, Drawing

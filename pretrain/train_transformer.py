@@ -77,7 +77,7 @@ def initialize(net: Transformer, generator: torch.Generator) -> None:
             block.modulation[..., :2, :] = 1.0
 
 
-def scale_weights(schedule: Schedule) -> Tensor:
+def even_weights(schedule: Schedule) -> Tensor:
     """Weight of every token: scales count with the square root of their size, mean 1. [L]"""
     sizes = torch.tensor([end - start for start, end in schedule.spans])
     weights = (sizes.float() ** -0.5).repeat_interleave(sizes)
@@ -143,7 +143,7 @@ def train(
         with _attention_kernel(device):
             logits = net(text, inputs, schedule)
         per_bit = F.binary_cross_entropy_with_logits(logits[..., 1] - logits[..., 0], bits.float(), reduction="none")
-        return (per_bit.mean(-1) * scale_weights(schedule).to(device)).mean()
+        return (per_bit.mean(-1) * even_weights(schedule).to(device)).mean()
 
     def show() -> dict[str, float]:
         paint(both, tokenizer, quantizer, autoencoder, folder / "transformer.png")
@@ -195,6 +195,6 @@ def paint(
     columns = []
     for row in range(rows):
         generators = [torch.Generator().manual_seed(1000 * row + i) for i in range(len(prompts))]
-        drawn = sample(both["transformer"], quantizer, Text.stack(prompts), Sampling(3.0, 0.7), generators)
+        drawn = sample(both["transformer"], quantizer, Text.stack(prompts), Sampling(3.0, 0.7, 0, 1.0), generators)
         columns.append(np.concatenate(list(to_uint8(autoencoder.decode(drawn.codes)).cpu().numpy()), 1))
     Image.fromarray(np.concatenate(columns)).save(sheet)

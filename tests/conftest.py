@@ -40,14 +40,6 @@ FAST = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _own_ledger():
-    """MLflow puts the address that it was given into the environment: not into the next module's."""
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
-    yield
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
-
-
 @pytest.fixture
 def tiny():
     """A random network with its quantiser and text features: small, the same at every call."""
@@ -78,57 +70,34 @@ def make_tiny(patchify: bool = False):
 
 
 def copy_project(folder: Path, **values) -> Path:
-    """The project without its weights' copies, as a git and DVC repository of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, folder / name)
-    for name in ("bases", "photos"):
-        shutil.copytree(ROOT / name, folder / name, symlinks=False, ignore=_only_demo(name))
-    (folder / "arbooth").symlink_to(ROOT / "arbooth")
-    (folder / "flows").symlink_to(ROOT / "flows")
-    set_params(folder, **{**FAST, **values})
-    for command in (
-        ["git", "init", "-q"],
-        [sys.executable, "-m", "dvc", "init", "-q"],
-        [sys.executable, "-m", "dvc", "config", "core.analytics", "false"],
-    ):
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    return folder
+    """A new project, as `arbooth init` makes it, with the demo's subject and the few steps of FAST."""
+    from arbooth.creating import create
+    from arbooth.edits import set_values
 
-
-def _only_demo(name: str):
-    return (lambda _, names: [n for n in names if n != "poodle" and "." not in n]) if name == "photos" else None
+    text = set_values((ROOT / "params.yaml").read_text(), {**FAST, **values})
+    project = create(folder, text)
+    shutil.copytree(ROOT / "photos" / "poodle", folder / "photos" / "poodle")
+    return project.root
 
 
 def set_params(folder: Path, **values) -> None:
     """Change values of a project's params.yaml by dotted name."""
-    from ruamel.yaml import YAML
+    from arbooth.edits import set_values
 
-    yaml = YAML()
-    tree = yaml.load((folder / "params.yaml").read_text())
-    for key, value in values.items():
-        *parents, last = key.split(".")
-        node = tree
-        for parent in parents:
-            node = node[parent]
-        node[last] = value
-    with (folder / "params.yaml").open("w") as file:
-        yaml.dump(tree, file)
+    path = folder / "params.yaml"
+    path.write_text(set_values(path.read_text(), values))
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A fresh project; the process stands in it and has its settings."""
+    """A fresh project's folder; the process stands in it."""
     folder = copy_project(tmp_path / "project")
     enter(folder, monkeypatch)
     return folder
 
 
 def enter(folder: Path, monkeypatch) -> None:
-    from arbooth.settings import settings
-
     monkeypatch.chdir(folder)
-    settings.cache_clear()
     monkeypatch.setenv("ARBOOTH_PROJECT", str(folder))
 
 

@@ -25,7 +25,7 @@ def test_help_answers_in_half_a_second():
         (["stage", "prior", "cat"], "runs for one class (known: dog)"),
         (["stage", "summarize", "poodle"], "runs for all at once"),
         (["stage", "tokenize", "poodle"], "is not there"),
-        (["generate", "poodle", "a <S*> dog"], "not trained yet: run `dvc repro finetune@poodle`"),
+        (["generate", "poodle", "a <S*> dog"], "not trained yet: run `dvc repro subjects/poodle/dvc.yaml:finetune`"),
         (["generate", "cat", "a <S*> cat"], "no subject 'cat'"),
         (["generate", "../x", "a"], "no subject '../x'"),
         (["generate", "base", ""], "the prompt is empty"),
@@ -46,6 +46,8 @@ def test_help_answers_in_half_a_second():
         (["params", "finetune.steps=many"], "finetune.steps"),
         (["summary"], "not evaluated yet"),
         (["generate", "base", "a cat", "--out", "params.yaml"], "is a file"),
+        (["init", "."], "is a project already"),
+        (["init", "new", "--recipe", "none"], "no recipe 'none'"),
     ],
 )
 def test_bad_input_is_one_message_exit_code_2_and_nothing_written(project, arguments, words):
@@ -82,7 +84,7 @@ def test_doctor_says_what_is_missing_and_what_to_do(project, monkeypatch):
 @pytest.mark.parametrize(
     "name, value", [("ARBOOTH_DEVICE", "gpu"), ("ARBOOTH_ATTENTION", "magic"), ("ARBOOTH_CHECKPOINT_SECONDS", "often")]
 )
-def test_settings_that_do_not_hold_are_named(project, name, value):
+def test_invalid_settings_are_named(project, name, value):
     done = arbooth("generate", "base", "a cat", cwd=project, env={name: value}, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {name}")

@@ -6,27 +6,36 @@ import pytest
 
 from tests.conftest import ROOT
 
+LIBRARY = {"model", "method", "data", "metrics", "painting", "errors", "progress"}
+PROJECT = {"project", "params", "settings", "graph", "closure", "edits"}
+# Every package and module of arbooth -> what it may import of the others.
 MAY_IMPORT = {
-    "model": {"model"},
-    "method": {"method", "model", "errors"},
-    "metrics": {"metrics", "model", "method", "data", "errors"},
-    "data": {"data", "model", "method", "errors"},
-    "stages": {
-        "stages",
-        "model",
-        "method",
-        "metrics",
-        "data",
-        "params",
-        "settings",
-        "errors",
-        "progress",
-        "painter",
-        "tracking",
-    },
-    "tracking": {"tracking", "data", "method", "model", "errors", "settings"},
-    "serving": {"serving", "data", "method", "model", "errors", "painter", "settings"},
+    "__init__": set(),
+    "__main__": {"cli"},
+    "errors": set(),
+    "progress": set(),
+    "closure": set(),
+    "model": set(),
+    "method": {"model", "errors"},
+    "data": {"model", "method", "errors"},
+    "metrics": {"data", "model", "method", "errors"},
+    "painting": LIBRARY,
+    "settings": {"errors"},
+    "graph": {"errors"},
+    "params": {"model", "method", "errors"},
+    "edits": {"params", "data", "errors"},
+    "recipes": {"edits", "errors"},
+    "project": PROJECT | {"data", "errors"},
+    "creating": PROJECT | {"recipes", "data", "errors"},
+    "subjects": PROJECT | {"data", "errors"},
+    "registry": LIBRARY | PROJECT,
+    "stages": LIBRARY | PROJECT | {"registry"},
+    "doctor": LIBRARY | PROJECT,
+    "benchmark": LIBRARY | PROJECT | {"stages", "creating"},
+    "cli": LIBRARY | PROJECT | {"stages", "registry", "benchmark", "doctor", "subjects", "creating"},
 }
+# Which of the outer tools each may touch.
+MAY_TOUCH = {"registry": {"mlflow"}}
 OUTER = {"prefect", "mlflow", "dvc"}
 
 
@@ -39,20 +48,41 @@ def imports(path, top_level=False):
             yield node.module
 
 
-@pytest.mark.parametrize("plane", MAY_IMPORT)
-def test_each_plane_imports_only_what_lies_under_it(plane):
-    files = list((ROOT / "arbooth" / plane).glob("*.py"))
-    assert len(files) > 1
-    for path in files:
-        for name in imports(path):
-            if name.startswith("arbooth."):
-                assert name.split(".")[1] in MAY_IMPORT[plane], f"{path.name} imports {name}"
+def home_of(path):
+    """The package or top-level module that a file belongs to."""
+    return path.relative_to(ROOT / "arbooth").parts[0].removesuffix(".py")
 
 
-def test_prefect_mlflow_and_dvc_stay_in_their_planes():
-    for path in (ROOT / "arbooth").rglob("*.py"):
-        if path.parent.name not in ("tracking", "serving"):
-            assert not OUTER & {name.split(".")[0] for name in imports(path)}, path
+FILES = sorted((ROOT / "arbooth").rglob("*.py"))
+
+
+def test_every_module_falls_under_a_rule():
+    assert {home_of(path) for path in FILES} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_imports_only_what_lies_under_it(path):
+    home = home_of(path)
+    for name in imports(path):
+        if name.startswith("arbooth."):
+            assert name.split(".")[1] in MAY_IMPORT[home] | {home}, f"{path.name} imports {name}"
+        assert name.split(".")[0] not in OUTER - MAY_TOUCH.get(home, set()), f"{path.name} imports {name}"
+
+
+def test_prefect_alone_is_in_flows():
+    for path in (ROOT / "flows").glob("*.py"):
+        assert not {"mlflow", "dvc"} & {name.split(".")[0] for name in imports(path)}, path
+
+
+def test_only_the_project_starts_dvc():
+    for path in FILES:
+        starts = '"dvc"' in path.read_text() and path.name not in ("doctor.py",)
+        assert starts == (path.name == "project.py"), path
+
+
+def test_no_module_is_long_and_most_are_short():
+    lengths = sorted(len(path.read_text().splitlines()) for path in FILES if path.name != "__init__.py")
+    assert lengths[-1] <= 400 and lengths[len(lengths) // 2] < 150
 
 
 def test_the_command_line_imports_nothing_heavy_at_start():

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from arbooth.benchmark.score import ANCHORS, CEILING, FLOOR, TOKENIZER, Scorer
 from arbooth.benchmark.statistics import summed
+from arbooth.creating import copy_bases, create, link_photos
 from arbooth.data.files import write_json
 from arbooth.errors import DvcFailed, InputError, checked_name
 from arbooth.graph import target
@@ -114,13 +115,13 @@ def prepare(project: Project, source: Path, folder: Path, overrides: dict, subje
     params = merged(project, source, subjects, overrides)
     # One cache for all settings: what they have in common (tokens, priors) is made once.
     cache = source / "runs" / "cache"
-    run = Project.create(folder, OmegaConf.to_yaml(params), home=project.home, cache=cache)
-    run.copy_bases(project)
+    run = create(folder, OmegaConf.to_yaml(params), home=project.home, cache=cache)
+    copy_bases(project, run)
     for name in params.subjects:
         where = source / "photos" / name
         if not where.is_dir():
             raise InputError(f"{where} is not there: every subject of {source / 'params.yaml'} needs its photos")
-        run.link_photos(name, sorted(p for p in where.iterdir() if p.is_file())[:photos])
+        link_photos(run, name, sorted(p for p in where.iterdir() if p.is_file())[:photos])
     return run
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from arbooth.data.caches import open_tensors, write_tensors
+from arbooth.data.tensors import open_tensors, write_tensors
 from arbooth.errors import InputError
 from arbooth.method.tuning import KINDS, check_finite
 from arbooth.model.transformer import Transformer

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,8 @@ from arbooth.model.text import TextEncoder
 from arbooth.model.transformer import Transformer, TransformerConfig, kept_type
 
 logger = logging.getLogger(__name__)
+# `transformers` changes global state while it loads: one thread at a time.
+_LOADING = threading.Lock()
 PARTS = ("transformer", "autoencoder", "text")
 # Format of a record, and the families of networks that this code knows.
 FORMAT = 2
@@ -133,7 +136,8 @@ class Base:
         disable_progress_bar()
         folder = self.verified("text")
         try:
-            model = T5EncoderModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+            with _LOADING:
+                model = T5EncoderModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
             raise InputError(f"{folder} is not a T5 encoder folder ({str(error).splitlines()[0]})") from None

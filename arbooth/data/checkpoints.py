@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from arbooth.data.files import read_json
 from arbooth.errors import InputError
-from arbooth.model.autoencoder import AutoencoderConfig
 from arbooth.model.names import is_constant
-from arbooth.model.transformer import TransformerConfig
 
 # Where checkpoints hide the network: training checkpoints of the release, tokenizer files, common wrappers.
 NESTED = (("trainer", "gpt_fsdp"), ("gpt_fsdp",), ("vae",), ("state_dict",), ("model",))
@@ -112,48 +110,6 @@ def fill(module: nn.Module, state: dict[str, Tensor], what: str) -> nn.Module:
         raise InputError(f"{what}: {len(wrong)} shapes do not fit ({'; '.join(wrong[:3])})")
     module.load_state_dict(state, assign=True)
     return module.requires_grad_(False).eval()
-
-
-def transformer_config(state: dict[str, Tensor], where: Path) -> tuple[TransformerConfig, str]:
-    """Sizes of a public transformer file, read off its shapes; and how its blocks are named.
-
-    Raises:
-        InputError: a tensor that tells a size is not there.
-    """
-    flat = [int(m[1]) for k in state if (m := re.match(r"blocks\.(\d+)\.", k))]
-    chunked = {(int(m[1]), int(m[2])) for k in state if (m := re.match(r"block_chunks\.(\d+)\.module\.(\d+)\.", k))}
-    first = "blocks.0" if flat else "block_chunks.0.module.0"
-    try:
-        width, bits = state["word_embed.weight"].shape
-        config = TransformerConfig(
-            depth=max(flat) + 1 if flat else len(chunked),
-            width=width,
-            heads=state[f"{first}.sa.scale_mul_1H11"].shape[1],
-            bits=bits,
-            text_width=state["cfg_uncond"].shape[1],
-            chunks=1 if flat else max(chunk for chunk, _ in chunked) + 1,
-            mlp_ratio=state[f"{first}.ffn.fc1.weight"].shape[0] / width,
-        )
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{where} is not an Infinity transformer: {error} does not fit") from None
-    return config, "flat" if flat else "chunks"
-
-
-def autoencoder_config(state: dict[str, Tensor], where: Path) -> AutoencoderConfig:
-    """Sizes of a public tokenizer file, read off its shapes.
-
-    Raises:
-        InputError: a tensor that tells a size is not there.
-    """
-    try:
-        base = state["encoder.conv_in.conv.weight"].shape[0]
-        levels = 1 + max(int(m[1]) for k in state if (m := re.match(r"encoder\.down\.(\d+)\.", k)))
-        blocks = 1 + max(int(m[1]) for k in state if (m := re.match(r"encoder\.down\.0\.block\.(\d+)\.", k)))
-        widths = [state[f"encoder.down.{i}.block.0.conv1.conv.weight"].shape[0] for i in range(levels)]
-        bits = state["encoder.conv_out.conv.weight"].shape[0]
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{where} is not an Infinity tokenizer: {error} does not fit") from None
-    return AutoencoderConfig(bits, base, tuple(w // base for w in widths), blocks)
 
 
 def without_constants(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -12,8 +13,8 @@ from arbooth.data.bases import FAMILIES, FORMAT, Base, all_files, load_base, rem
 from arbooth.data.files import read_json, write_json
 from arbooth.errors import InputError, checked_name
 from arbooth.model import names
-from arbooth.model.autoencoder import Autoencoder
-from arbooth.model.transformer import Transformer
+from arbooth.model.autoencoder import Autoencoder, AutoencoderConfig
+from arbooth.model.transformer import Transformer, TransformerConfig
 
 
 def import_base(folder: Path, name: str, records: Path, weights: Path, text: Path | None = None) -> Base:
@@ -35,10 +36,10 @@ def import_base(folder: Path, name: str, records: Path, weights: Path, text: Pat
         raise InputError(f"{folder} is not a folder: give the one with the transformer, tokenizer and T5 files")
     paths = _find_parts(folder, text)
     state = checkpoints.without_constants(checkpoints.read_weights(paths["transformer"]))
-    config, style = checkpoints.transformer_config(state, paths["transformer"])
+    config, style = transformer_config(state, paths["transformer"])
     _check_fit(state, names.public_transformer_names(config, style), Transformer, config, paths["transformer"])
     vae = checkpoints.without_constants(checkpoints.read_weights(paths["autoencoder"]))
-    vae_config = checkpoints.autoencoder_config(vae, paths["autoencoder"])
+    vae_config = autoencoder_config(vae, paths["autoencoder"])
     with torch.device("meta"):
         vae_names = names.public_autoencoder_names(list(Autoencoder(vae_config).state_dict()))
     _check_fit(vae, vae_names, Autoencoder, vae_config, paths["autoencoder"])
@@ -133,3 +134,45 @@ def _check_fit(state: dict[str, Tensor], public: dict[str, str], kind, config, p
 
 def _bytes(path: Path) -> int:
     return sum(p.stat().st_size for p in all_files(path))
+
+
+def transformer_config(state: dict[str, Tensor], where: Path) -> tuple[TransformerConfig, str]:
+    """Sizes of a public transformer file, read off its shapes; and how its blocks are named.
+
+    Raises:
+        InputError: a tensor that tells a size is not there.
+    """
+    flat = [int(m[1]) for k in state if (m := re.match(r"blocks\.(\d+)\.", k))]
+    chunked = {(int(m[1]), int(m[2])) for k in state if (m := re.match(r"block_chunks\.(\d+)\.module\.(\d+)\.", k))}
+    first = "blocks.0" if flat else "block_chunks.0.module.0"
+    try:
+        width, bits = state["word_embed.weight"].shape
+        config = TransformerConfig(
+            depth=max(flat) + 1 if flat else len(chunked),
+            width=width,
+            heads=state[f"{first}.sa.scale_mul_1H11"].shape[1],
+            bits=bits,
+            text_width=state["cfg_uncond"].shape[1],
+            chunks=1 if flat else max(chunk for chunk, _ in chunked) + 1,
+            mlp_ratio=state[f"{first}.ffn.fc1.weight"].shape[0] / width,
+        )
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{where} is not an Infinity transformer: {error} does not fit") from None
+    return config, "flat" if flat else "chunks"
+
+
+def autoencoder_config(state: dict[str, Tensor], where: Path) -> AutoencoderConfig:
+    """Sizes of a public tokenizer file, read off its shapes.
+
+    Raises:
+        InputError: a tensor that tells a size is not there.
+    """
+    try:
+        base = state["encoder.conv_in.conv.weight"].shape[0]
+        levels = 1 + max(int(m[1]) for k in state if (m := re.match(r"encoder\.down\.(\d+)\.", k)))
+        blocks = 1 + max(int(m[1]) for k in state if (m := re.match(r"encoder\.down\.0\.block\.(\d+)\.", k)))
+        widths = [state[f"encoder.down.{i}.block.0.conv1.conv.weight"].shape[0] for i in range(levels)]
+        bits = state["encoder.conv_out.conv.weight"].shape[0]
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{where} is not an Infinity tokenizer: {error} does not fit") from None
+    return AutoencoderConfig(bits, base, tuple(w // base for w in widths), blocks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,12 +32,18 @@ def read_pictures(paths: Sequence[Path]) -> Tensor:
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
 
 
-def write_picture(path: Path, pixels: np.ndarray, record: dict) -> None:
+def png(pixels: np.ndarray, record: dict) -> bytes:
     """PNG of [H,W,3] bytes with a JSON record (prompt, seed, settings, base, adapter) as text chunk."""
-    info = PngImagePlugin.PngInfo()
+    info, out = PngImagePlugin.PngInfo(), io.BytesIO()
     info.add_text(KEY, json.dumps(record, sort_keys=True))
+    Image.fromarray(pixels).save(out, format="png", pnginfo=info)
+    return out.getvalue()
+
+
+def write_picture(path: Path, pixels: np.ndarray, record: dict) -> None:
+    """The same as a file."""
     with whole_file(path) as part:
-        Image.fromarray(pixels).save(part, format="png", pnginfo=info)
+        part.write_bytes(png(pixels, record))
 
 
 def read_origin(path: Path) -> dict:

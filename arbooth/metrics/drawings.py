@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor
 from torch.nn import functional as F
 
-from arbooth.data.caches import open_tensors
 from arbooth.data.files import EMBEDDED
+from arbooth.data.tensors import open_tensors
 from arbooth.errors import InputError
 
 

@@ -6,10 +6,12 @@ Every rule is a pair of names; a name that no rule knows is an error where it is
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from arbooth.model.transformer import TransformerConfig
+if TYPE_CHECKING:
+    from arbooth.model.transformer import TransformerConfig
 
 # Ours -> public, outside the blocks.
 _TRANSFORMER = {

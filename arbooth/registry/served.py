@@ -6,7 +6,6 @@ MLflow runs this file when the model is loaded ("models from code"): nothing is 
 from __future__ import annotations
 
 import base64
-import io
 from pathlib import Path
 
 import mlflow
@@ -50,24 +49,18 @@ class SubjectModel(PythonModel):
 
     def predict(self, model_input: list[Request]) -> list[dict]:
         """Paint every request; pictures do not depend on what else is asked."""
-        from PIL import Image
+        from arbooth.data.pictures import png
 
         answers = []
         for request in model_input:
             given = request.model_dump(include={"guidance", "temperature", "top_k", "top_p"})
             pairs = [(request.prompt, index) for index in range(request.n)]
             sampling = self.painter.sampling(**given)
-            for painting in self.painter.paint(pairs, request.seed, sampling, self.subject):
-                png = io.BytesIO()
-                Image.fromarray(painting.pixels).save(png, format="png")
-                answers.append(
-                    {
-                        "prompt": request.prompt,
-                        "seed": request.seed,
-                        "index": painting.record["index"],
-                        "png": base64.b64encode(png.getvalue()).decode(),
-                    }
-                )
+            for (prompt, index), painting in zip(
+                pairs, self.painter.paint(pairs, request.seed, sampling, self.subject)
+            ):
+                picture = base64.b64encode(png(painting.pixels, painting.record)).decode()
+                answers.append(Answer(prompt=prompt, seed=request.seed, index=index, png=picture).model_dump())
         return answers
 
 

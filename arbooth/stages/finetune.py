@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arbooth.closure import digest
-from arbooth.data import caches
 from arbooth.data.adapters import Adapter, write_adapter
 from arbooth.data.bases import Base
+from arbooth.data.caches import SubjectTokens, read_subject
 from arbooth.data.files import sha256, whole_folder
+from arbooth.data.priors import read_prior
 from arbooth.data.resume import ResumeFile
+from arbooth.data.tensors import origin
 from arbooth.errors import InputError
 from arbooth.method.fit import FitSettings, fit
 from arbooth.method.prior import ClassPrior
@@ -40,7 +42,7 @@ class Inputs:
     """Everything that a run of `fit` reads."""
 
     base: Base
-    tokens: caches.SubjectTokens
+    tokens: SubjectTokens
     prior: ClassPrior | None
     recipe: FitSettings
 
@@ -48,10 +50,10 @@ class Inputs:
 def read_inputs(params: Params, base: Base, key: str, reads: dict[str, Path]) -> Inputs:
     """Raises InputError: a cache is missing, or was made with something else."""
     prompt = with_class(params.templates.subject, params.noun(key))
-    tokens = caches.read_subject(reads["tokens"], caches.origin(base.hash, base.quantizer, prompt=prompt))
+    tokens = read_subject(reads["tokens"], origin(base.hash, base.quantizer, prompt=prompt))
     recipe, prior = fit_settings(params), None
     if recipe.prior != "none":
-        prior = caches.read_prior(reads["prior"], prior_stage.header(params, base, params.class_of(key)))
+        prior = read_prior(reads["prior"], prior_stage.header(params, base, params.class_of(key)))
     return Inputs(base, tokens, prior, recipe)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from arbooth.data import caches
 from arbooth.data.bases import Base
+from arbooth.data.priors import write_prior
+from arbooth.data.tensors import origin
 from arbooth.method.prior import draw_prior
 from arbooth.method.prompts import with_class
 from arbooth.model.sampling import Sampling
@@ -21,9 +22,7 @@ def header(params: Params, base: Base, class_name: str) -> dict[str, str]:
     """What the prior of a class is made with; fine-tuning refuses another."""
     prompt = with_class(params.templates.prior, params.classes[class_name].noun)
     prior = params.prior.model_dump()
-    return caches.origin(
-        base.hash, base.quantizer, prompt=prompt, prior=prior, seed=params.seed, compute=params.compute
-    )
+    return origin(base.hash, base.quantizer, prompt=prompt, prior=prior, seed=params.seed, compute=params.compute)
 
 
 def run(job: Job) -> None:
@@ -39,4 +38,4 @@ def run(job: Job) -> None:
         keep_pairs=settings.keep_pairs,
         progress=partial(track, label=f"prior of {job.key}"),
     )
-    caches.write_prior(job.writes["prior"], prior, header(params, base, job.key))
+    write_prior(job.writes["prior"], prior, header(params, base, job.key))

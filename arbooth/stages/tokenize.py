@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from arbooth.data import caches
 from arbooth.data.bases import Base
+from arbooth.data.caches import SubjectTokens, write_subject
 from arbooth.data.pictures import read_pictures
+from arbooth.data.tensors import origin
 from arbooth.method.prompts import with_class
 
 if TYPE_CHECKING:
@@ -35,5 +36,5 @@ def run(job: Job) -> None:
         logger.warning("base %r does not know the words %s", base.name, ", ".join(unknown))
     encoded = encoder.encode(prompt)
     encoded.features = encoded.features.cpu()
-    header = caches.origin(base.hash, base.quantizer, prompt=prompt)
-    caches.write_subject(job.writes["tokens"], caches.SubjectTokens(features, encoded), header)
+    header = origin(base.hash, base.quantizer, prompt=prompt)
+    write_subject(job.writes["tokens"], SubjectTokens(features, encoded), header)

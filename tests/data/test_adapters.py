@@ -15,7 +15,7 @@ def test_an_adapter_survives_the_disk(tmp_path, adapter):
     write_adapter(tmp_path / "a.safetensors", adapter)
     again = read_adapter(tmp_path / "a.safetensors")
     assert (again.base, again.subject, again.noun, again.settings) == ("hash", "poodle", "dog", {"steps": 3})
-    assert torch.equal(again.token, adapter.token)
+    assert torch.equal(again.identifier, adapter.identifier)
     assert set(again.parameters) == set(adapter.parameters)
 
 
@@ -43,8 +43,8 @@ def test_misfits_are_refused(tiny, adapter):
     with pytest.raises(InputError, match=r"blocks\.9"):
         check_fits(adapter, tiny.net, "hash")
     del adapter.parameters["blocks.9.feed_forward.expand.weight"]
-    adapter.token[0, 0] = torch.nan
-    with pytest.raises(InputError, match="not finite in subject_token"):
+    adapter.identifier[0, 0] = torch.nan
+    with pytest.raises(InputError, match="not finite in identifier"):
         check_fits(adapter, tiny.net, "hash")
 
 

@@ -6,8 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from arbooth.data.bases import EMBEDDED, import_base, load_base
+from arbooth.data.bases import load_base, read_record
 from arbooth.data.checkpoints import read_weights
+from arbooth.data.files import EMBEDDED
+from arbooth.data.importing import import_base
 from arbooth.errors import InputError
 from arbooth.model import names
 from arbooth.model.autoencoder import Autoencoder, AutoencoderConfig
@@ -62,7 +64,7 @@ def folder(tmp_path):
 
 
 def imported(where, tmp_path, name="mine"):
-    return import_base(where, name, tmp_path, tmp_path / "weights")
+    return import_base(where, name, tmp_path / "bases", tmp_path / "weights")
 
 
 def agree(base, net):
@@ -77,14 +79,15 @@ def test_plain_files_are_recorded_and_load(folder, tmp_path):
     agree(base, net)
     assert all(torch.equal(v, autoencoder.state_dict()[k]) for k, v in base.autoencoder().state_dict().items())
     assert base.config == CONFIG
-    assert base.quantizer().schedule.length == 10521
-    assert base.quantizer(1.5, "0.06M").schedule.last == (21, 14)
-    assert base.picture_size(base.quantizer()) == (1024, 1024)
+    assert base.quantizer.schedule.length == 10521
+    small = load_base("mine", tmp_path / "bases", tmp_path / "weights", 1.5, "0.06M")
+    assert small.quantizer.schedule.last == (21, 14)
+    assert base.picture_size == (1024, 1024)
     assert base.text_encoder().encode("a photo of <S*> cat").identifier_rows == (3,)
     record = json.loads((tmp_path / "bases" / "mine.json").read_text())
     assert record["files"]["transformer"]["bytes"] == (where / "infinity_2b_reg.pth").stat().st_size
     assert str(tmp_path) not in json.dumps(record)
-    assert load_base("mine", tmp_path, tmp_path / "weights").hash == base.hash
+    assert load_base("mine", tmp_path / "bases", tmp_path / "weights").hash == base.hash
 
 
 def nested(where, state):
@@ -129,9 +132,8 @@ def test_patchify_is_seen_by_its_bits(folder, tmp_path):
     torch.save(public_autoencoder(14, (1, 1, 2, 2))[1], where / "infinity_vae_d32reg.pth")
     base = imported(where, tmp_path)
     assert base.patchify
-    assert base.quantizer().maps[-1] == (128, 128)
-    assert base.picture_size(base.quantizer()) == (1024, 1024)
-    assert base.record["sampling"] == {"guidance": 3.0, "temperature": 1.0}
+    assert base.quantizer.maps[-1] == (128, 128)
+    assert base.picture_size == (1024, 1024)
 
 
 class Evil:
@@ -254,14 +256,28 @@ def test_a_broken_record_is_one_sentence(tmp_path, text):
     (tmp_path / "bases").mkdir()
     (tmp_path / "bases" / "x.json").write_text(text)
     with pytest.raises(InputError, match="not a record of a base"):
-        load_base("x", tmp_path, tmp_path)
+        load_base("x", tmp_path / "bases", tmp_path)
     with pytest.raises(InputError, match="no base"):
-        load_base("../bases/x", tmp_path, tmp_path)
+        load_base("../bases/x", tmp_path / "bases", tmp_path)
+
+
+def test_records_of_before_are_read_and_of_later_refused(folder, tmp_path):
+    imported(folder[0], tmp_path)
+    path = tmp_path / "bases" / "mine.json"
+    record = json.loads(path.read_text())
+    assert (record["format"], record["family"]) == (2, "infinity")
+    before = {k: v for k, v in record.items() if k not in ("format", "family")}
+    path.write_text(json.dumps({**before, "sampling": {"guidance": 4.0, "temperature": 0.5}}))
+    assert load_base("mine", tmp_path / "bases", tmp_path / "weights").config == CONFIG
+    for newer in ({"format": 3}, {"family": "other"}):
+        path.write_text(json.dumps({**record, **newer}))
+        with pytest.raises(InputError, match="update arbooth"):
+            read_record(path)
 
 
 def test_an_unknown_base_says_how_to_get_it(tmp_path):
     with pytest.raises(InputError, match="arbooth base import PATH --name infinity-2b"):
-        load_base("infinity-2b", tmp_path, tmp_path)
+        load_base("infinity-2b", tmp_path / "bases", tmp_path)
 
 
 def test_weights_are_memory_mapped_not_copied(tmp_path):
@@ -276,7 +292,7 @@ def test_weights_are_memory_mapped_not_copied(tmp_path):
 
 
 def test_the_embedded_base_is_whole_and_small(tmp_path):
-    base = load_base("embedded", tmp_path, tmp_path)
+    base = load_base("embedded")
     for part in ("transformer", "autoencoder", "text"):
         base.verified(part)
     assert sum(p.stat().st_size for p in EMBEDDED.rglob("*") if p.is_file()) < 60e6

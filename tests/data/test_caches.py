@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from arbooth.data import caches
+from arbooth.data import caches, priors, tensors
 from arbooth.errors import InputError
 from arbooth.method.prior import ClassPrior
 from arbooth.model.text import Prompt
@@ -11,15 +11,15 @@ def test_a_prior_survives_the_disk_and_takes_little_room(tmp_path):
     prior = ClassPrior(
         torch.rand(4, 21, 9) > 0.5, torch.randn(4, 21, 9).half(), torch.randn(4, 21, 9).half(), torch.randn(5, 16)
     )
-    caches.write_prior(tmp_path / "p.safetensors", prior, {"base": "x"})
-    again = caches.read_prior(tmp_path / "p.safetensors", {"base": "x"})
+    priors.write_prior(tmp_path / "p.safetensors", prior, {"base": "x"})
+    again = priors.read_prior(tmp_path / "p.safetensors", {"base": "x"})
     for name in ("bits", "margins", "zeros", "features"):
         assert torch.equal(getattr(prior, name), getattr(again, name)), name
     lean = ClassPrior(torch.rand(64, 105, 32) > 0.5, torch.randn(64, 105, 32).half(), None, torch.randn(5, 16))
-    caches.write_prior(tmp_path / "q.safetensors", lean, {})
+    priors.write_prior(tmp_path / "q.safetensors", lean, {})
     # L*d half-precision numbers a sample, and a bit for each of them.
     assert (tmp_path / "q.safetensors").stat().st_size < 64 * 105 * 32 * 2.2 + 2000
-    assert caches.read_prior(tmp_path / "q.safetensors", {}).zeros is None
+    assert priors.read_prior(tmp_path / "q.safetensors", {}).zeros is None
 
 
 def test_subject_tokens_survive_the_disk(tmp_path):
@@ -31,16 +31,16 @@ def test_subject_tokens_survive_the_disk(tmp_path):
 
 
 def test_a_stale_cache_is_refused_and_says_why(tmp_path, tiny):
-    header = caches.origin("hash", tiny.quantizer, prompt="a photo of cat")
-    caches.write_tensors(tmp_path / "t.safetensors", {"x": torch.zeros(1)}, header)
-    assert caches.read_tensors(tmp_path / "t.safetensors", header)["x"].item() == 0
+    header = tensors.origin("hash", tiny.quantizer, prompt="a photo of cat")
+    tensors.write_tensors(tmp_path / "t.safetensors", {"x": torch.zeros(1)}, header)
+    assert tensors.read_tensors(tmp_path / "t.safetensors", header)["x"].item() == 0
     with pytest.raises(InputError, match="stale: it was made with another base and prompt"):
-        caches.read_tensors(tmp_path / "t.safetensors", caches.origin("other", tiny.quantizer, prompt="a dog"))
+        tensors.read_tensors(tmp_path / "t.safetensors", tensors.origin("other", tiny.quantizer, prompt="a dog"))
 
 
 def test_missing_and_broken_files_are_one_sentence(tmp_path):
     with pytest.raises(InputError, match="not there: run `dvc repro`"):
-        caches.open_tensors(tmp_path / "no.safetensors")
+        tensors.open_tensors(tmp_path / "no.safetensors")
     (tmp_path / "half.safetensors").write_bytes(b"\x10\x00\x00")
     with pytest.raises(InputError, match="not a whole safetensors file"):
-        caches.open_tensors(tmp_path / "half.safetensors")
+        tensors.open_tensors(tmp_path / "half.safetensors")

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from arbooth.tracking.ledger import ledger
+from arbooth.registry.ledger import ledger
 from tests.conftest import copy_project
-from tests.serving.test_registered import wait_until_up
+from tests.registry.test_served import wait_until_up
 
 pytestmark = pytest.mark.heavy
 
@@ -69,10 +69,12 @@ def test_a_deployment_runs_from_trigger_to_completed(prefect):
     folder, call = prefect
     done = call("prefect", "deployment", "run", "personalize/poodle", "--watch", "--watch-timeout", "300")
     assert "Completed" in done.stdout + done.stderr
-    with ledger(f"sqlite:///{folder}/.arbooth/mlflow.db") as (_, client):
+    with ledger(f"sqlite:///{folder}/.arbooth/mlflow.db") as client:
         aliases = client.get_registered_model("arbooth-poodle").aliases
         assert {k: str(v) for k, v in aliases.items()} == {"candidate": "1", "champion": "1"}
-    status = subprocess.run([sys.executable, "-m", "dvc", "status", "-q", "evaluate@poodle"], cwd=folder)
+    status = subprocess.run(
+        [sys.executable, "-m", "dvc", "status", "-q", "subjects/poodle/dvc.yaml:evaluate"], cwd=folder
+    )
     assert status.returncode == 0
 
 
@@ -80,7 +82,7 @@ def test_a_second_run_finds_everything_done(prefect):
     folder, call = prefect
     done = call("prefect", "deployment", "run", "personalize/poodle", "--watch", "--watch-timeout", "300")
     assert "Completed" in done.stdout + done.stderr
-    with ledger(f"sqlite:///{folder}/.arbooth/mlflow.db") as (_, client):
+    with ledger(f"sqlite:///{folder}/.arbooth/mlflow.db") as client:
         assert len(client.search_model_versions("name = 'arbooth-poodle'")) == 1
 
 

@@ -12,7 +12,7 @@ from arbooth.model.text import Prompt
 from tests.conftest import make_tiny
 
 SETTINGS = FitSettings(
-    steps=6, batch=2, accumulate=1, learning_rate=1e-3, token_learning_rate=1e-2, weight_decay=0.005,
+    steps=6, batch=2, accumulate=1, learning_rate=1e-3, identifier_learning_rate=1e-2, weight_decay=0.005,
     betas=(0.9, 0.999), identifier_tokens=3, coarse_scales=2, coarse_weight=1.0, fine_weight=0.5, prior_weight=0.5,
     distillation="bernoulli", drop_text=0.1, correction_strength=0.3, correction_scales=13,
     recompute=False, layers=("cross_attention", "feed_forward"), scale_weights=True, prior="distill", seed=0,
@@ -22,7 +22,7 @@ SETTINGS = FitSettings(
 def tuned(resume=None, **changes):
     tiny = make_tiny()
     settings = replace(SETTINGS, **changes)
-    prior = draw_prior(tiny.net, tiny.quantizer, tiny.other, 4, Sampling(1.0, 0.5), 0, keep_pairs=True)
+    prior = draw_prior(tiny.net, tiny.quantizer, tiny.other, 4, Sampling(1.0, 0.5, 900, 0.97), 0, keep_pairs=True)
     prompt = Prompt(tiny.text, (3,))
     result = fit(
         tiny.net,
@@ -37,7 +37,7 @@ def tuned(resume=None, **changes):
 
 
 def same(first, second) -> bool:
-    return torch.equal(first.token, second.token) and all(
+    return torch.equal(first.identifier, second.identifier) and all(
         torch.equal(first.parameters[n], second.parameters[n]) for n in first.parameters
     )
 
@@ -45,8 +45,8 @@ def same(first, second) -> bool:
 def test_only_the_selected_layers_and_the_token_move():
     untouched = dict(make_tiny().net.named_parameters())
     result, tiny = tuned()
-    assert result.token.shape == (3, 128)
-    assert result.token.abs().max() > 0
+    assert result.identifier.shape == (3, 128)
+    assert result.identifier.abs().max() > 0
     for name, parameter in tiny.net.named_parameters():
         assert (not torch.equal(parameter, untouched[name])) == (name in result.parameters), name
 
@@ -113,13 +113,13 @@ def test_recompute_changes_nothing():
 def test_the_token_alone():
     result, _ = tuned(layers=(), prior="none", scale_weights=False)
     assert result.parameters == {}
-    assert result.token.abs().max() > 0
+    assert result.identifier.abs().max() > 0
 
 
 def test_the_token_alone_survives_a_step_without_text():
     """Nothing has a gradient where every text of the batch was dropped."""
     result, _ = tuned(layers=(), prior="none", drop_text=1.0)
-    assert result.token.eq(0).all()
+    assert result.identifier.eq(0).all()
 
 
 @pytest.mark.parametrize("changes", [{"prior": "data"}, {"distillation": "joint"}])
@@ -139,7 +139,7 @@ def test_misfits_are_refused():
     tiny = make_tiny()
     with pytest.raises(ValueError, match="no class prior"):
         fit(tiny.net, tiny.quantizer, tiny.features, Prompt(tiny.text, (3,)), None, SETTINGS)
-    prior = draw_prior(tiny.net, tiny.quantizer, tiny.other, 2, Sampling(1.0, 0.5), 0)
+    prior = draw_prior(tiny.net, tiny.quantizer, tiny.other, 2, Sampling(1.0, 0.5, 900, 0.97), 0)
     with pytest.raises(ValueError, match="keep_pairs"):
         fit(
             tiny.net,

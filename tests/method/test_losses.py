@@ -9,14 +9,14 @@ from arbooth.model.schedule import Schedule
 SCHEDULE = Schedule.custom([[1, 1], [2, 2], [3, 3]])
 
 
-def test_scale_weights_follow_the_schedule():
-    weights = losses.scale_weights(SCHEDULE, 2, 1.0, 0.5)
+def test_token_weights_follow_the_schedule():
+    weights = losses.token_weights(SCHEDULE, 2, 1.0, 0.5)
     assert weights.tolist() == [1.0] * 5 + [0.5] * 9
 
 
 def test_weighted_loss_is_a_plain_mean_of_weight_times_loss():
     token_loss = torch.ones(2, 14)
-    assert float(losses.weighted_loss(token_loss, losses.scale_weights(SCHEDULE, 2, 1.0, 0.5))) == pytest.approx(
+    assert float(losses.weighted_loss(token_loss, losses.token_weights(SCHEDULE, 2, 1.0, 0.5))) == pytest.approx(
         9.5 / 14
     )
 
@@ -57,4 +57,4 @@ def test_extreme_margins_stay_finite():
 
 def test_losses_are_reported_per_scale():
     token_loss = torch.cat([torch.full((2, 1), 3.0), torch.full((2, 4), 2.0), torch.full((2, 9), 1.0)], dim=1)
-    assert losses.per_scale(token_loss, SCHEDULE) == [3.0, 2.0, 1.0]
+    assert losses.scale_means(token_loss, SCHEDULE).tolist() == [3.0, 2.0, 1.0]

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from arbooth.data.bases import EMBEDDED
 from arbooth.errors import InputError
 from arbooth.metrics.drawings import Drawings, load_drawings
 
@@ -24,7 +23,7 @@ def test_an_unknown_drawing_is_refused():
 
 
 def test_the_packed_table_holds_seen_and_held_out_drawings():
-    drawings = load_drawings(EMBEDDED)
+    drawings = load_drawings()
     assert {"noto/cat", "fluent/poodle"} <= set(drawings.names)
     assert len(set(drawings.names)) == len(drawings.names) == len(drawings.features)
     assert torch.allclose(drawings.features.norm(dim=1), torch.ones(len(drawings.names)), atol=1e-4)

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from arbooth.data.bases import EMBEDDED
 from arbooth.errors import InputError
 from arbooth.metrics.encoders import LPIPS, load_encoders
 
@@ -43,7 +42,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["published", "corrected"])
 def test_features_are_normalised_and_named(folder, kind):
-    encoders = load_encoders(kind, EMBEDDED, folder)
+    encoders = load_encoders(kind, folder)
     pixels = torch.rand(2, 3, 80, 96)
     for features in (encoders.image_features(pixels), encoders.joint_features(pixels)):
         assert torch.allclose(features.norm(dim=-1), torch.ones(2), atol=1e-5)
@@ -56,7 +55,7 @@ def test_features_are_normalised_and_named(folder, kind):
 
 
 def test_the_published_way_squashes_and_does_not_normalise(folder):
-    corrected, published = (load_encoders(kind, EMBEDDED, folder) for kind in ("corrected", "published"))
+    corrected, published = (load_encoders(kind, folder) for kind in ("corrected", "published"))
     pixels = torch.rand(1, 3, 64, 128)
     assert not torch.allclose(corrected.image_features(pixels), published.image_features(pixels), atol=1e-3)
 
@@ -64,13 +63,13 @@ def test_the_published_way_squashes_and_does_not_normalise(folder):
 def test_missing_checkpoints_are_named_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     with pytest.raises(InputError, match=r"facebook/dino-vits16.*evaluate.encoders"):
-        load_encoders("corrected", EMBEDDED, tmp_path)
+        load_encoders("corrected", tmp_path)
     with pytest.raises(InputError, match="lpips"):
         LPIPS(tmp_path / "lpips")
 
 
 def test_our_own_encoders_bear_their_own_names(tmp_path):
-    encoders = load_encoders("embedded", EMBEDDED, tmp_path)
+    encoders = load_encoders("embedded")
     pixels = torch.rand(2, 3, 64, 64)
     assert torch.allclose(encoders.image_features(pixels).norm(dim=-1), torch.ones(2), atol=1e-5)
     assert encoders.text_features("a photo of cat").shape == encoders.joint_features(pixels).shape[1:]

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from arbooth.data.bases import EMBEDDED
-from arbooth.data.files import read_json
+from arbooth.data.files import EMBEDDED, read_json
 from arbooth.errors import InputError
 from arbooth.metrics.judge import Judge, load_judge
 from pretrain.train_encoders import labels
@@ -15,14 +14,14 @@ def test_the_judge_answers_every_question_for_every_picture():
 
 
 def test_answers_do_not_depend_on_the_batch():
-    judge, pixels = load_judge(EMBEDDED), torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    judge, pixels = load_judge(), torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     alone = [judge(pixels[i : i + 1])["class"][0] for i in range(4)]
     assert torch.allclose(torch.stack(alone), judge(pixels)["class"], atol=1e-4)
 
 
 def test_the_packed_judge_tells_scenes_apart():
     white = torch.full((1, 3, 64, 64), 0.97)
-    assert load_judge(EMBEDDED).answers(white)[0]["scene"] == "on a white background"
+    assert load_judge().answers(white)[0]["scene"] == "on a white background"
     assert read_json(EMBEDDED / "encoders.json")["labels"] == labels()
 
 

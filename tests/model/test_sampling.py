@@ -2,8 +2,10 @@ import pytest
 import torch
 
 from arbooth.method.seeds import generator
-from arbooth.model.sampling import Sampling, draw_bits, per_scale, sample
+from arbooth.model.sampling import Sampling, draw_bits, sample, spread_over_scales
 from arbooth.model.transformer import Text
+
+DEFAULTS = {"guidance": 4.0, "temperature": 0.5, "top_k": 900, "top_p": 0.97}
 
 
 def painted(tiny, sampling, seeds, text=None):
@@ -18,7 +20,7 @@ def painted(tiny, sampling, seeds, text=None):
 
 
 def test_cached_sampling_agrees_with_teacher_forcing(tiny):
-    drawn = painted(tiny, Sampling(1.0, 1.0), [0, 1])
+    drawn = painted(tiny, Sampling(1.0, 1.0, 900, 0.97), [0, 1])
     inputs, codes = tiny.quantizer.inputs_from_bits(drawn.bits)
     logits = tiny.net(Text.stack([tiny.text] * 2), inputs, tiny.quantizer.schedule)
     assert torch.allclose(drawn.logits, logits, atol=1e-4)
@@ -26,7 +28,7 @@ def test_cached_sampling_agrees_with_teacher_forcing(tiny):
 
 
 def test_guidance_mixes_with_and_without_text(tiny):
-    drawn = painted(tiny, Sampling(3.0, 1.0), [0])
+    drawn = painted(tiny, Sampling(3.0, 1.0, 900, 0.97), [0])
     inputs, _ = tiny.quantizer.inputs_from_bits(drawn.bits)
     text = Text.stack([tiny.text])
     with_text = tiny.net(text, inputs, tiny.quantizer.schedule)
@@ -35,34 +37,34 @@ def test_guidance_mixes_with_and_without_text(tiny):
 
 
 def test_a_seed_repeats_and_another_does_not(tiny):
-    first, second, third = (painted(tiny, Sampling(2.0, 1.0), [s]).bits for s in (5, 5, 6))
+    first, second, third = (painted(tiny, Sampling(2.0, 1.0, 900, 0.97), [s]).bits for s in (5, 5, 6))
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
 
 
 def test_greedy_needs_no_generator(tiny):
-    drawn = sample(tiny.net, tiny.quantizer, Text.stack([tiny.text]), Sampling(top_k=1))
-    again = sample(tiny.net, tiny.quantizer, Text.stack([tiny.text]), Sampling(top_k=1))
+    drawn = sample(tiny.net, tiny.quantizer, Text.stack([tiny.text]), Sampling(**{**DEFAULTS, "top_k": 1}))
+    again = sample(tiny.net, tiny.quantizer, Text.stack([tiny.text]), Sampling(**{**DEFAULTS, "top_k": 1}))
     assert torch.equal(drawn.bits, again.bits)
     with pytest.raises(ValueError, match="generator"):
-        sample(tiny.net, tiny.quantizer, Text.stack([tiny.text]), Sampling())
+        sample(tiny.net, tiny.quantizer, Text.stack([tiny.text]), Sampling(**DEFAULTS))
 
 
 def test_top_p_drops_the_weaker_outcome():
     margin = torch.full((1, 2000, 1), 2.0)  # the stronger outcome has 0.88
-    kept = draw_bits(margin, Sampling(top_p=0.97), [generator(0)])
-    dropped = draw_bits(margin, Sampling(top_p=0.8), [generator(0)])
+    kept = draw_bits(margin, Sampling(**{**DEFAULTS, "top_p": 0.97}), [generator(0)])
+    dropped = draw_bits(margin, Sampling(**{**DEFAULTS, "top_p": 0.8}), [generator(0)])
     assert kept.float().mean() == pytest.approx(0.88, abs=0.03)
     assert dropped.all()
 
 
-def test_numbers_per_scale_must_fit(tiny):
-    assert per_scale((1, 2, 3), 3, "guidance") == [1.0, 2.0, 3.0]
+def test_numbers_spread_over_scales_must_fit(tiny):
+    assert spread_over_scales((1, 2, 3), 3, "guidance") == [1.0, 2.0, 3.0]
     with pytest.raises(ValueError, match="2 values for 3 scales"):
-        painted(tiny, Sampling(guidance=(1.0, 2.0)), [0])
+        painted(tiny, Sampling(**{**DEFAULTS, "guidance": (1.0, 2.0)}), [0])
 
 
 @pytest.mark.parametrize("wrong", [{"top_p": 0.0}, {"top_p": 1.5}, {"top_k": -1}, {"temperature": 0.0}])
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError):
-        Sampling(**wrong)
+        Sampling(**{**DEFAULTS, **wrong})

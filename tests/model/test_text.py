@@ -1,13 +1,14 @@
 import pytest
 import torch
 
-from arbooth.data.bases import EMBEDDED, load_base
-from arbooth.model.text import IDENTIFIER, Prompt, TextEncoder
+from arbooth.data.bases import load_base
+from arbooth.model.identifier import IDENTIFIER
+from arbooth.model.text import Prompt, TextEncoder
 
 
 @pytest.fixture(scope="module")
 def encoder():
-    return load_base("embedded", EMBEDDED, EMBEDDED).text_encoder()
+    return load_base("embedded").text_encoder()
 
 
 def test_learned_rows_take_the_identifiers_place():

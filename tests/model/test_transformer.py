@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from arbooth.data.bases import RELEASED
 from arbooth.model import names
 from arbooth.model.transformer import Text, Transformer, TransformerConfig
 
@@ -53,6 +52,14 @@ def test_level_embedding_is_added_before_every_chunk_when_asked(tiny):
     assert not torch.allclose(
         every(text, tokens.inputs, tiny.quantizer.schedule), tiny.net(text, tokens.inputs, tiny.quantizer.schedule)
     )
+
+
+# The released networks, to check names and shapes against without their weights.
+RELEASED = {
+    "infinity-125m": TransformerConfig(12, 768, 8, 16, 2048, chunks=4),
+    "infinity-2b": TransformerConfig(32, 2048, 16, 32, 2048, chunks=8),
+    "infinity-8b": TransformerConfig(40, 3584, 28, 56, 2048, chunks=8),
+}
 
 
 @pytest.mark.parametrize("shape, words", [((1, 600, 128), "512"), ((1, 3, 64), "64 wide")])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from arbooth.data.bases import EMBEDDED
+from arbooth.data.files import EMBEDDED
 from arbooth.model.autoencoder import Autoencoder, AutoencoderConfig
 from arbooth.model.quantizer import Quantizer, SelfCorrection
 from arbooth.model.schedule import Schedule

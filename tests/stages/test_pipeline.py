@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from arbooth.data.adapters import read_adapter
-from arbooth.data.records import read_record
+from arbooth.data.pictures import read_origin
 from tests.conftest import arbooth, copy_project, dvc, enter, set_params
 
 pytestmark = pytest.mark.heavy
@@ -25,20 +26,23 @@ def whole(tmp_path_factory):
     """A project after one `dvc repro`; tests that change it work on their own copy of its files."""
     folder = copy_project(tmp_path_factory.mktemp("whole") / "project")
     done = dvc("repro", cwd=folder)
-    assert "version 1 registered, candidate and champion" in done.stdout
+    assert "version 1 registered, candidate and champion" in done.stdout + done.stderr
     return folder
 
 
 def repro(folder):
-    return dvc("repro", cwd=folder).stdout
+    done = dvc("repro", cwd=folder)
+    return done.stdout + done.stderr
 
 
 def ran(output):
-    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+    """Stages as "finetune@poodle"; the one that always runs first is left out."""
+    names = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+    return [re.sub(r"\w+/([^/]+)/dvc.yaml:(\w+)", r"\2@\1", name) for name in names if name != "stamp"]
 
 
 def contents(folder):
-    kept = ("timing", "evaluate", "report.html", "summary")
+    kept = ("timing", "evaluate", "report.html", "summary", "stamp")
     return {
         str(p.relative_to(folder)): p.read_bytes()
         for p in sorted((folder / "artifacts").rglob("*"))
@@ -51,14 +55,14 @@ def test_every_stage_leaves_what_the_table_says(whole):
     manifest = json.loads((artifacts / "preprocess" / "poodle" / "manifest.json").read_text())
     assert [p["photo"] for p in manifest["photos"]] == [f"0{i}.jpg" for i in range(5)]
     adapter = read_adapter(artifacts / "finetune" / "poodle.safetensors")
-    assert (adapter.subject, adapter.noun, adapter.token.shape[0]) == ("poodle", "dog", 4)
+    assert (adapter.subject, adapter.noun, adapter.identifier.shape[0]) == ("poodle", "dog", 4)
     assert all(".cross_attention." in n or ".feed_forward." in n for n in adapter.parameters)
     rows = list(csv.DictReader((artifacts / "curves" / "poodle" / "scale_1.csv").open()))
     assert [r["step"] for r in rows] == ["1", "2", "3", "4"]
     index = json.loads((artifacts / "generate" / "poodle" / "index.json").read_text())
     assert sum(r["kind"] == "class" for r in index) == 2
     first = artifacts / "generate" / "poodle" / index[0]["file"]
-    record = read_record(first)
+    record = read_origin(first)
     assert record["prompt"] == "a photo of <S*> dog"
     assert record["seed"] == 0 and record["base"] == "embedded" and len(record["adapter"]) == 64
     assert Image.open(first).size == (64, 64)
@@ -148,7 +152,7 @@ def test_a_killed_run_resumes_to_the_same_bytes_and_tells_two_runs_apart(whole, 
     assert second.returncode == 2 and f"already running as process {process.pid}" in second.stderr
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 143
-    assert "run the same command again to go on" in process.stderr.read()
+    assert "run the same command again to resume" in process.stderr.read()
     assert resume.exists() and not (folder / "artifacts" / "finetune").exists()
     arbooth("stage", "finetune", "poodle", cwd=folder)
     assert not resume.exists()

@@ -2,9 +2,9 @@
 
 import pytest
 
+from arbooth.benchmark.page import value, write_results
 from arbooth.data.files import write_json, write_table
 from arbooth.errors import InputError
-from arbooth.results import value, write_results
 from tests.conftest import ROOT
 
 

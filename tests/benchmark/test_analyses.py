@@ -6,21 +6,20 @@ import pytest
 import torch
 from PIL import Image
 
-from arbooth.analysis import averaged, changes, layer_changes, over_subjects, scale_changes, scale_ranges
+from arbooth.benchmark.analyses import averaged, changes, layer_changes, over_subjects, scale_changes, scale_ranges
 from arbooth.errors import InputError
+from arbooth.method.layers import WHOLE_LAYERS
+from arbooth.project import Project
 from tests.conftest import arbooth, dvc
 
 
 def test_changes_are_relative_to_the_size_of_the_weights():
-    before = {f"blocks.{b}.{k}.weight": torch.full((4,), 2.0) for b in range(2) for k in KINDS}
+    before = {f"blocks.{b}.{k}.weight": torch.full((4,), 2.0) for b in range(2) for k in WHOLE_LAYERS}
     after = {name: value.clone() for name, value in before.items()}
     after["blocks.1.feed_forward.weight"] *= 1.25
     rows = changes(before, after, 2)
     assert len(rows) == 6
     assert {(r["block"], r["kind"]): r["change"] for r in rows if r["change"]} == {(1, "feed_forward"): 0.25}
-
-
-KINDS = ("self_attention", "cross_attention", "feed_forward")
 
 
 def test_several_subjects_are_averaged():
@@ -44,19 +43,19 @@ def test_ranges_hold_each_scale_alone_and_every_beginning_and_end():
 
 def test_a_subject_must_be_there(project):
     with pytest.raises(InputError, match=r"no subject 'nobody'.*known: poodle"):
-        layer_changes("nobody")
+        layer_changes(Project(project), "nobody")
     with pytest.raises(InputError, match=r"no subject 'nobody'"):
-        over_subjects(lambda key: pytest.fail("measured too early"), ["poodle", "nobody"])
+        over_subjects(Project(project), lambda *_: pytest.fail("measured too early"), ["poodle", "nobody"])
     with pytest.raises(InputError, match="dvc repro"):
-        scale_changes("poodle")
+        scale_changes(Project(project), "poodle")
 
 
 @pytest.mark.heavy
 def test_both_analyses_from_the_command_line(project):
-    dvc("repro", "finetune@poodle", cwd=project)
+    dvc("repro", "subjects/poodle/dvc.yaml:finetune", cwd=project)
     said = arbooth("analyze", "layers", "poodle", cwd=project).stdout
     rows = list(csv.DictReader((project / "outputs/poodle/layers.csv").open()))
-    assert {row["kind"] for row in rows} == set(KINDS) and all(0 < float(row["change"]) < 1 for row in rows)
+    assert {row["kind"] for row in rows} == set(WHOLE_LAYERS) and all(0 < float(row["change"]) < 1 for row in rows)
     assert "layers.png" in said
     arbooth("analyze", "scales", "poodle", cwd=project)
     rows = list(csv.DictReader((project / "outputs/poodle/scales.csv").open()))

@@ -1,14 +1,15 @@
 import numpy as np
 from PIL import Image
 
-from arbooth.data.records import contact_sheet, read_record, write_picture
+from arbooth.data.pictures import read_origin, write_picture
+from arbooth.painting.sheet import contact_sheet
 
 
 def test_pictures_carry_their_record(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
     record = {"prompt": "a <S*> cat, 'été'", "seed": 7}
     write_picture(tmp_path / "a.png", pixels, record)
-    assert read_record(tmp_path / "a.png") == record
+    assert read_origin(tmp_path / "a.png") == record
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), pixels)
 
 

@@ -5,14 +5,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from arbooth.data.adapters import Adapter, write_adapter
+from arbooth.data.adapters import Adapter, read_adapter, write_adapter
 from arbooth.data.bases import load_base
 from arbooth.data.files import write_json
 from arbooth.errors import InputError
+from arbooth.registry.ledger import fetch, ledger
+from arbooth.registry.publish import Files, check_gate, publish
 from arbooth.stages.finetune import write_curves
-from arbooth.tracking.ledger import Files, check_gate, fetch, ledger, publish
 
-GATE = SimpleNamespace(minimum={"I_embedded": 0.5}, maximum={})
+GATE = SimpleNamespace(experiment="tests", minimum={"I_embedded": 0.5}, maximum={})
+SAMPLING = {"guidance": 3.0, "temperature": 0.5, "top_k": 900, "top_p": 0.97}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def uri(tmp_path_factory):
 @pytest.fixture
 def files(tmp_path):
     """What the stages would have left of one subject."""
-    base = load_base("embedded", tmp_path, tmp_path)
+    base = load_base("embedded")
     own = Files(*(tmp_path / n for n in ("adapter.safetensors", "curves", "sheet.png", "metrics.json", "prompts.csv")))
     write_adapter(own.adapter, Adapter(torch.ones(2, base.config.text_width), {}, base.hash, "cat1", "cat", {}))
     write_curves(own.curves, [{"step": k, "loss": 1.0 / k, "scale_1": 0.5} for k in range(1, 4)])
@@ -34,8 +36,8 @@ def files(tmp_path):
 
 
 def put(files, uri, tmp_path, subject="cat1", gate=GATE, **params):
-    base = load_base("embedded", tmp_path, tmp_path)
-    return publish(subject, "cat", files, base, {"finetune": {"steps": 3}, **params}, gate, "tests", uri)
+    base = load_base("embedded")
+    return publish(subject, "cat", files, base, {"finetune": {"steps": 3}, **params}, SAMPLING, gate, uri)
 
 
 def test_publishing_logs_registers_and_aliases_once(files, uri, tmp_path):
@@ -44,7 +46,7 @@ def test_publishing_logs_registers_and_aliases_once(files, uri, tmp_path):
     write_json(files.metrics, {"I_embedded": 0.7, "seconds_per_image": 0.9})  # only slower
     again = put(files, uri, tmp_path)
     assert (again.new, again.run_id) == (False, first.run_id)
-    with ledger(uri) as (_, client):
+    with ledger(uri) as client:
         run = client.get_run(first.run_id)
         assert run.data.params["finetune.steps"] == "3"
         assert run.data.metrics["I_embedded"] == 0.7
@@ -55,9 +57,9 @@ def test_publishing_logs_registers_and_aliases_once(files, uri, tmp_path):
         ]
         assert {a.path for a in client.list_artifacts(first.run_id)} >= {"sheet.png", "metrics.json", "prompts.csv"}
         assert len(client.search_model_versions("name = 'arbooth-cat1'")) == 1
-    assert (
-        fetch("models:/arbooth-cat1@champion", uri) / "artifacts" / "adapter.safetensors"
-    ).read_bytes() == files.adapter.read_bytes()
+    served = read_adapter(fetch("models:/arbooth-cat1@champion", uri) / "artifacts" / "adapter.safetensors")
+    assert torch.equal(served.identifier, read_adapter(files.adapter).identifier)
+    assert served.settings["sampling"] == SAMPLING  # it paints as it was judged
 
 
 def test_the_gate_keeps_the_champion_and_old_content_brings_its_version_back(files, uri, tmp_path):
@@ -66,7 +68,7 @@ def test_the_gate_keeps_the_champion_and_old_content_brings_its_version_back(fil
     worse = put(files, uri, tmp_path, "cat2")
     assert (worse.version, worse.champion) == ("2", False)
     assert worse.gate == ["I_embedded is 0.2, must be at least 0.5"]
-    with ledger(uri) as (_, client):
+    with ledger(uri) as client:
         aliases = client.get_registered_model("arbooth-cat2").aliases
         assert {k: str(v) for k, v in aliases.items()} == {"candidate": "2", "champion": "1"}
     write_json(files.metrics, {"I_embedded": 0.7})
@@ -78,13 +80,13 @@ def test_a_champion_that_somebody_moved_back_stays_there(files, uri, tmp_path):
     put(files, uri, tmp_path, "cat5")
     write_json(files.metrics, {"I_embedded": 0.8})
     assert put(files, uri, tmp_path, "cat5").version == "2"
-    with ledger(uri) as (_, client):
+    with ledger(uri) as client:
         client.set_registered_model_alias("arbooth-cat5", "champion", "1")
     assert not put(files, uri, tmp_path, "cat5").champion
 
 
 def test_a_gate_that_is_loosened_lets_the_candidate_through(files, uri, tmp_path):
-    strict = SimpleNamespace(minimum={"I_embedded": 0.9}, maximum={})
+    strict = SimpleNamespace(experiment="tests", minimum={"I_embedded": 0.9}, maximum={})
     assert not put(files, uri, tmp_path, "cat6", strict).champion
     assert put(files, uri, tmp_path, "cat6").champion
 

@@ -7,14 +7,16 @@ import torch
 from arbooth.data.adapters import Adapter, write_adapter
 from arbooth.data.bases import load_base
 from arbooth.errors import InputError
-from arbooth.painter import Painter
+from arbooth.painting.painter import Painter
+
+SAMPLING = {"guidance": 3.0, "temperature": 0.6, "top_k": 900, "top_p": 0.97}
 
 
 @pytest.fixture(scope="module")
 def painter(tmp_path_factory):
     """The embedded base with two subjects whose weights differ."""
     folder = tmp_path_factory.mktemp("adapters")
-    painter = Painter(load_base("embedded", folder, folder))
+    painter = Painter(load_base("embedded"), SAMPLING)
     for number, subject in enumerate(("one", "two")):
         changed = {
             n: p.detach() * (0.5 + number) for n, p in painter.net.named_parameters() if ".feed_forward.contract.w" in n

@@ -25,7 +25,8 @@ ASKED = {"prompt": "a <S*> dog in the snow", "n": 2, "seed": 7}
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    folder = copy_project(tmp_path_factory.mktemp("served") / "project")
+    own = {"subjects.poodle.overrides": {"generate": {"guidance": 2.5}}}
+    folder = copy_project(tmp_path_factory.mktemp("served") / "project", **own)
     with pytest.MonkeyPatch.context() as monkeypatch:
         enter(folder, monkeypatch)
         for stage, key in (("preprocess", "poodle"), ("tokenize", "poodle"), ("prior", "dog"), ("finetune", "poodle"),
@@ -68,6 +69,34 @@ def test_pyfunc_predicts_and_refuses_unknown_names(published, expected, monkeypa
             model.predict([bad])
     with pytest.raises(ValueError, match="top_p"):
         model.predict([{**ASKED, "top_p": 3.0}])
+
+
+def test_one_picture_through_four_doors_is_the_same_bytes(published, monkeypatch):
+    """The stage, the command, the registered model and Python; judged is served, a subject's overrides included."""
+    import mlflow
+
+    from arbooth.data.pictures import png
+    from arbooth.project import Project
+    from arbooth.registry.load import painter_of
+
+    folder = published
+    rows = json.loads((folder / "artifacts" / "generate" / "poodle" / "index.json").read_text())
+    row = next(r for r in rows if r["prompt"] == "a <S*> dog at night" and r["index"] == 0)
+    stage = (folder / "artifacts" / "generate" / "poodle" / row["file"]).read_bytes()
+    sampling = json.loads(Image.open(io.BytesIO(stage)).info["arbooth"])["sampling"]
+    assert (sampling["guidance"], sampling["temperature"]) == (2.5, 0.5)
+
+    arbooth("generate", "poodle", row["prompt"], "-n", "1", "--out", "four", cwd=folder)
+    command = (folder / "four" / "a-s-dog-at-night-seed0-0.png").read_bytes()
+
+    painter, subject = painter_of(Project(folder), "poodle")
+    (painting,) = painter.paint([(row["prompt"], 0)], 0, painter.sampling(), subject)
+
+    enter(folder, monkeypatch)
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/.arbooth/mlflow.db")
+    model = mlflow.pyfunc.load_model("models:/arbooth-poodle@champion")
+    (answer,) = model.predict([{"prompt": row["prompt"]}])
+    assert stage == command == png(painting.pixels, painting.record) == base64.b64decode(answer["png"])
 
 
 def test_http_serving(published, expected):

@@ -8,29 +8,20 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from arbooth.benchmark import (
-    ANCHORS,
-    _defaults,
-    _settings,
-    asked,
-    interval,
-    merged,
-    paint_floor,
-    prepare,
-    run_benchmark,
-    summed,
-)
-from arbooth.data.bases import EMBEDDED
+from arbooth.benchmark.run import defaults, merged, prepare, run_benchmark, settings_of
+from arbooth.benchmark.score import ANCHORS, asked, paint_floor
+from arbooth.benchmark.statistics import interval, summed
 from arbooth.errors import InputError
 from arbooth.metrics.judge import load_judge
 from arbooth.params import load_params
+from arbooth.project import Project
 from tests.conftest import FAST, ROOT, arbooth
 
 MINI = ROOT / "benchmarks" / "mini"
 
 
 def test_prompts_are_understood_by_the_judges_words():
-    labels = load_judge(EMBEDDED).labels
+    labels = load_judge().labels
     assert asked("a red cat wearing a crown on a red rug", labels) == {
         "scene": "on a red rug",
         "accessory": "a crown",
@@ -48,7 +39,7 @@ def test_prompts_are_understood_by_the_judges_words():
 
 @pytest.mark.parametrize("name, prompts, fewest", [("mini", 31, 12), ("tune", 12, 4)])
 def test_every_prompt_asks_for_a_place_and_every_subject_is_whole(name, prompts, fewest):
-    labels, source = load_judge(EMBEDDED).labels, ROOT / "benchmarks" / name
+    labels, source = load_judge().labels, ROOT / "benchmarks" / name
     params = OmegaConf.load(source / "params.yaml")
     templates = list(params.prompt_sets[name])
     assert len(templates) == len(set(templates)) == prompts
@@ -69,14 +60,13 @@ def test_methods_are_tuned_on_subjects_outside_the_benchmark():
 
 
 @pytest.mark.parametrize("name", ["mini", "tune"])
-def test_every_setting_of_every_study_is_valid(monkeypatch, tmp_path, name):
-    monkeypatch.setenv("ARBOOTH_PROJECT", str(ROOT))
+def test_every_setting_of_every_study_is_valid(name):
     source = ROOT / "benchmarks" / name
     for study in OmegaConf.load(source / "studies.yaml"):
-        for setting, overrides in _settings(source, study).items():
+        for setting, overrides in settings_of(source, study).items():
             overrides.pop("photos", None)
-            OmegaConf.save(merged(source, None, overrides), tmp_path / f"{study}-{setting}.yaml")
-            load_params(tmp_path / f"{study}-{setting}.yaml")
+            merged_text = OmegaConf.to_yaml(merged(Project(ROOT), source, None, overrides))
+            assert load_params(f"{study}-{setting}.yaml", text=merged_text).subjects
 
 
 @pytest.mark.parametrize("between, within", [(0.2, 0.1), (0.0, 0.5)])
@@ -121,37 +111,36 @@ def copy_benchmark(project, **more):
 def test_a_setting_is_a_project_with_the_shipped_defaults(project):
     source = copy_benchmark(project)
     folder = source / "runs" / "short"
-    prepare(source, folder, {"finetune.steps": 7, "photos": 3}, subjects=2)
+    prepare(Project(project), source, folder, {"finetune.steps": 7, "photos": 3}, subjects=2)
     params = OmegaConf.load(folder / "params.yaml")
     assert params.finetune.steps == 7 and params.prior.samples == FAST["prior.samples"]
     assert list(params.subjects) == ["black-cat", "guide-dog"] and list(params.classes) == ["cat", "dog"]
     assert len(list((folder / "photos" / "black-cat").iterdir())) == 3
     with pytest.raises(InputError, match="no parameter finetune.stepz"):
-        prepare(source, folder, {"finetune.stepz": 7})
+        prepare(Project(project), source, folder, {"finetune.stepz": 7})
 
 
 def test_a_setting_prepared_again_holds_what_it_says(project):
     source = copy_benchmark(project)
     folder = source / "runs" / "default" / "arbooth"
-    prepare(source, folder, {"photos": 5}, subjects=1)
-    (folder / "bases").unlink()
-    (folder / "bases").symlink_to(project / "nowhere")
-    prepare(source, folder, {"photos": 3}, subjects=1)
+    prepare(Project(project), source, folder, {"photos": 5}, subjects=1)
+    (folder / "dvc.yaml").write_text("stages: {}")
+    prepare(Project(project), source, folder, {"photos": 3}, subjects=1)
     assert len(list((folder / "photos" / "black-cat").iterdir())) == 3
-    assert (folder / "bases" / "embedded.json").is_file()
+    assert "summarize" in (folder / "dvc.yaml").read_text()
     assert "__pycache__" in (folder / ".dvcignore").read_text()
 
 
 def test_the_floor_is_painted_anew_when_what_it_answers_changes(project):
     source = copy_benchmark(project)
-    params = _defaults(source, 1)
+    params = defaults(Project(project), source, 1)
     folder = source / "runs" / "floor" / "cat"
-    paint_floor(params, "black-cat", folder)
+    paint_floor(Project(project), params, "black-cat", folder)
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     stamp = (folder / "0000.png").stat().st_mtime_ns
-    paint_floor(params, "black-cat", folder)
+    paint_floor(Project(project), params, "black-cat", folder)
     assert (folder / "0000.png").stat().st_mtime_ns == stamp
-    paint_floor(params.model_copy(update={"seed": 5}), "black-cat", folder)
+    paint_floor(Project(project), params.model_copy(update={"seed": 5}), "black-cat", folder)
     after = {p.name: p.read_bytes() for p in folder.iterdir()}
     assert before.keys() == after.keys() and before["0000.png"] != after["0000.png"]
 
@@ -159,20 +148,20 @@ def test_the_floor_is_painted_anew_when_what_it_answers_changes(project):
 def test_settings_of_a_study_have_their_common_parameters(project):
     common = {"common": {"finetune.steps": 3}, "a": None, "b": {"finetune.steps": 5}}
     source = copy_benchmark(project, shared=common)
-    assert _settings(source, "shared") == {"a": {"finetune.steps": 3}, "b": {"finetune.steps": 5}}
+    assert settings_of(source, "shared") == {"a": {"finetune.steps": 3}, "b": {"finetune.steps": 5}}
 
 
 def test_what_is_not_there_is_named(project):
     source = copy_benchmark(project, **{"odd": {"floor": {}}, "empty": {}, "plain": {"arbooth": None, 100: {}}})
-    assert _settings(source, "plain") == {"arbooth": {}, "100": {}}
+    assert settings_of(source, "plain") == {"arbooth": {}, "100": {}}
     with pytest.raises(InputError, match="names no setting"):
-        run_benchmark(source, "empty")
+        run_benchmark(Project(project), source, "empty")
     with pytest.raises(InputError, match="no study 'other'.*known: default, odd"):
-        run_benchmark(source, "other")
+        run_benchmark(Project(project), source, "other")
     with pytest.raises(InputError, match="can't be named 'floor'"):
-        run_benchmark(source, "odd")
+        run_benchmark(Project(project), source, "odd")
     with pytest.raises(InputError, match="no benchmark at .*known: mini"):
-        run_benchmark(source.parent / "maxi", "default")
+        run_benchmark(Project(project), source.parent / "maxi", "default")
 
 
 @pytest.mark.heavy
