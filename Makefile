@@ -1,4 +1,5 @@
-# make demo: everything, on the embedded base. make test: the tests. Both set up what is missing.
+# make demo: everything, on the embedded base. make test: the tests; make quick: those that take a minute in all.
+# All set up what is missing.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,7 +8,7 @@ export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export MLFLOW_DISABLE_TELEMETRY = true
 
-.PHONY: demo test setup lint clean
+.PHONY: demo test quick setup lint clean
 
 demo: setup
 	@PATH="$(abspath $(BIN)):$$PATH" dvc repro
@@ -16,8 +17,12 @@ demo: setup
 test: setup
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
+quick: setup
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n auto --dist loadfile -m "not heavy and not slow" $(ARGS)
+
 lint: setup
 	@$(BIN)/ruff check .
+	@$(BIN)/mypy
 
 setup: $(STAMP)
 

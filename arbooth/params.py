@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -207,8 +207,8 @@ class Params(Section):
         return self
 
     def _odd_names(self) -> list[tuple[str, str]]:
-        named = [("subjects", self.subjects), ("classes", self.classes)]
-        return [(kind, n) for kind, names in named for n in names if not NAME.fullmatch(n)]
+        named = {"subjects": list(self.subjects), "classes": list(self.classes)}
+        return [(kind, n) for kind, names in named.items() for n in names if not NAME.fullmatch(n)]
 
     def class_of(self, subject: str) -> str:
         """The key of a subject's class, say "teddy_bear"."""
@@ -244,7 +244,7 @@ def load_params(
         raise InputError(f"no {path} here: run this in the project's folder, or set ARBOOTH_PROJECT to it")
     try:
         text = path.read_text(encoding="utf-8") if text is None else text
-        config = OmegaConf.create(text)
+        config: Any = OmegaConf.create(text)
         if "${" in text:
             raise InputError(f"{path} interpolates a value with ${{...}}, which DVC would not see change: write it out")
         if subject is not None:
@@ -284,7 +284,7 @@ def _merge(config, overrides, origin: str):
 _ABSENT = object()
 
 
-def _leaves(tree: dict, prefix: str = "") -> list[str]:
+def _leaves(tree: Any, prefix: str = "") -> list[str]:
     keys = []
     for name, value in tree.items():
         keys += _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) and value else [f"{prefix}{name}"]

@@ -100,7 +100,7 @@ class Project:
         if stage not in graph.TABLE:
             raise InputError(f"no stage {stage!r}: one of {', '.join(graph.TABLE)}")
         row = graph.TABLE[stage]
-        known = {"subject": params.subjects, "class": params.classes, "all": {}}[row.over]
+        known = {"subject": list(params.subjects), "class": list(params.classes), "all": []}[row.over]
         if row.over == "all" and key is not None:
             raise InputError(f"stage {stage} runs for all at once: leave {key!r} away")
         if row.over != "all" and key not in known:
@@ -108,10 +108,11 @@ class Project:
                 f"stage {stage} runs for one {row.over} (known: {', '.join(known) or 'none'}), not {key!r}"
             )
         class_name = params.class_of(str(key)) if row.over == "subject" else None
-        return tuple(  # type: ignore[return-value]
-            {name: self.root / graph.fill(where, key, class_name) for name, where in wheres.items()}
-            for wheres in (row.reads, row.writes)
-        )
+
+        def placed(wheres: dict[str, str]) -> Paths:
+            return {name: self.root / graph.fill(where, key, class_name) for name, where in wheres.items()}
+
+        return placed(row.reads), placed(row.writes)
 
     def adapter(self, subject: str, params: Params) -> Path:
         """The trained adapter of a subject.

@@ -53,9 +53,13 @@ def encode_pictures(net: Autoencoder, pictures: np.ndarray, cache: Path, key: st
     kept = checkpoint.load(cache)
     if kept and kept["key"] == key:
         return kept["features"]
-    parts, device = np.array_split(pictures, max(1, len(pictures) // 256)), torch_device()
-    net.to(device)
-    made = [net.encode(to_pixels(part).to(device)).half().cpu() for part in track(parts, "encoding", len(parts))]
+    # A few at a time, channels last: convolutions of large pictures stay in a CPU's caches.
+    parts, device = np.array_split(pictures, max(1, len(pictures) // 16)), torch_device()
+    net.to(device, memory_format=torch.channels_last)
+    made = []
+    for part in track(parts, "encoding", len(parts)):
+        pixels = to_pixels(part).to(device, memory_format=torch.channels_last)
+        made.append(net.encode(pixels).half().contiguous().cpu())
     checkpoint.save(cache, key=key, features=torch.cat(made))
     return torch.cat(made)
 

@@ -157,7 +157,7 @@ def report(project: Project, steps: int, batch: int, out: Path | None = None) ->
 
 
 def _per_step(clock: Clock, steps: int) -> dict[str, float]:
-    """Median seconds a step of each part; parts that happen twice a step count twice."""
+    """Median seconds per step of each part; parts that happen twice in a step count twice."""
     return {name: statistics.median(values) * (len(values) // steps) for name, values in clock.parts.items()}
 
 
@@ -183,7 +183,7 @@ def _lines(numbers: dict) -> list[str]:
         f"one image                 {numbers['seconds_per_image']:.3f} s",
         f"finetune, {numbers['finetune_steps']} steps       {numbers['finetune_seconds']:.1f} s (defaults of params.yaml)",
         "",
-        f"{'milliseconds a step':<24}{'from caches':>14}{'published way':>16}",
+        f"{'milliseconds per step':<24}{'from caches':>14}{'published way':>16}",
     ]
     for name in dict.fromkeys([*numbers["published"], *numbers["cached"]]):
         if name != "step":

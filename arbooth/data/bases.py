@@ -145,7 +145,8 @@ class Base:
             raise InputError(
                 f"{folder} is {model.config.d_model} wide, base {self.name!r} reads {self.config.text_width}"
             )
-        return TextEncoder(model.to(device), tokenizer)
+        torch.nn.Module.to(model, device)
+        return TextEncoder(model, tokenizer)
 
     def verified(self, part: str) -> Path:
         """Path of a part whose content is as recorded; hashes are remembered until a file changes.

@@ -6,6 +6,7 @@ import pickle
 import re
 import zipfile
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from arbooth.model.names import is_constant
 
 # Where checkpoints hide the network: training checkpoints of the release, tokenizer files, common wrappers.
 NESTED = (("trainer", "gpt_fsdp"), ("gpt_fsdp",), ("vae",), ("state_dict",), ("model",))
+Net = TypeVar("Net", bound=nn.Module)
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
@@ -33,7 +35,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise InputError(f"no weights at {path}")
     state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     for keys in NESTED:
-        inner = state
+        inner: Any = state
         for key in keys:
             inner = inner.get(key) if isinstance(inner, dict) else None
         if isinstance(inner, dict):
@@ -93,18 +95,18 @@ def _read_shards(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def fill(module: nn.Module, state: dict[str, Tensor], what: str) -> nn.Module:
+def fill(module: Net, state: dict[str, Tensor], what: str) -> Net:
     """Give a module on the meta device its weights, frozen, without copying them.
 
     Raises:
         InputError: a key is missing or unknown, or a shape does not fit.
     """
-    own = module.state_dict()
-    odd = sorted(set(own) ^ set(state))
+    needed = module.state_dict()
+    odd = sorted(set(needed) ^ set(state))
     if odd:
         raise InputError(f"{what}: {len(odd)} missing or unknown keys ({', '.join(odd[:3])})")
     wrong = [
-        f"{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}" for k in own if own[k].shape != state[k].shape
+        f"{k} is {tuple(state[k].shape)}, not {tuple(needed[k].shape)}" for k in needed if needed[k].shape != state[k].shape
     ]
     if wrong:
         raise InputError(f"{what}: {len(wrong)} shapes do not fit ({'; '.join(wrong[:3])})")

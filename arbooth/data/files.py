@@ -78,7 +78,7 @@ def sha256(path: Path) -> str:
         for file in visible_files(path):
             digest.update(f"{file.relative_to(path)}\0{sha256(file)}\n".encode())
         return digest.hexdigest()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
+    with path.open("rb") as opened:
+        while block := opened.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()

@@ -105,11 +105,11 @@ def _check_t5(folder: Path, width: int) -> None:
             f"{folder} is not a T5 folder in the layout of `transformers` (config.json beside its weights)"
         )
     try:
-        own = read_json(folder / "config.json").get("d_model")
+        found = read_json(folder / "config.json").get("d_model")
     except ValueError:
         raise InputError(f"{folder / 'config.json'} is not readable as JSON: copy it again") from None
-    if own != width:
-        raise InputError(f"{folder} is {own} wide, the transformer reads {width}: these files do not belong together")
+    if found != width:
+        raise InputError(f"{folder} is {found} wide, the transformer reads {width}: these files do not belong together")
 
 
 def _is_t5(folder: Path) -> bool:
@@ -119,16 +119,16 @@ def _is_t5(folder: Path) -> bool:
 
 def _check_fit(state: dict[str, Tensor], public: dict[str, str], kind, config, path: Path) -> None:
     with torch.device("meta"):
-        own = kind(config).state_dict()
+        needed = kind(config).state_dict()
     try:
         renamed = names.from_public(state, public)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    wrong = [k for k, v in renamed.items() if v.shape != own[k].shape]
+    wrong = [k for k, v in renamed.items() if v.shape != needed[k].shape]
     if wrong:
         k = wrong[0]
         raise InputError(
-            f"{path}: {k} is {tuple(renamed[k].shape)}, where its other sizes ask for {tuple(own[k].shape)}"
+            f"{path}: {k} is {tuple(renamed[k].shape)}, where its other sizes ask for {tuple(needed[k].shape)}"
         )
 
 

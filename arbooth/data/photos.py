@@ -52,7 +52,8 @@ def read_photos(folder: Path, smallest: int, max_pixels: int) -> Photos:
         raise InputError(f"{folder} holds no photos: put 1 to {MOST} of {', '.join(READABLE)} there")
     if len(files) > MOST:
         raise InputError(f"{folder} holds {len(files)} photos: keep the best {MOST} or fewer")
-    photos, problems, notes, seen = [], [], [], {}
+    photos, problems, notes = [], [], []
+    seen: dict[str, str] = {}
     for path in files:
         try:
             photo = _read(path, smallest, max_pixels)
@@ -120,6 +121,6 @@ def fit_to(image: Image.Image, height: int, width: int, crop: Crop | None = None
         image = image.crop(box)
     factor = max(width / image.width, height / image.height)
     size = (max(width, round(image.width * factor)), max(height, round(image.height * factor)))
-    image = image.resize(size, Image.BILINEAR)
+    image = image.resize(size, Image.Resampling.BILINEAR)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,7 +27,8 @@ class ResumeFile:
     def __init__(self, path: Path, key: str, seconds: float) -> None:
         self.path, self.key, self.seconds = path, key, seconds
         self._last, self._pause = time.monotonic(), seconds
-        self._stop, self._handlers = False, {}
+        self._stop = False
+        self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> ResumeFile:
         if threading.current_thread() is threading.main_thread():

@@ -9,7 +9,7 @@ Shape suffixes: B batch, L tokens, P bits of a token, T text tokens, F text widt
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -107,7 +107,8 @@ class Fitting:
         if self.parameters:
             groups.append({"params": list(self.parameters.values()), "lr": settings.learning_rate})
         self.optimizer = torch.optim.AdamW(groups, betas=settings.betas, weight_decay=settings.weight_decay)
-        self.step_number, self.history = 0, []
+        self.step_number = 0
+        self.history: list[dict[str, float]] = []
 
     def step(self) -> dict[str, float]:
         """One optimizer step for both losses together; returns the step's row of the history."""
@@ -131,7 +132,7 @@ class Fitting:
         settings, schedule = self.settings, self.quantizer.schedule
         inputs_BLP, target_BLP, prompts = self._subject_batch(draw)
         if self.prior is not None:
-            chosen, class_inputs, class_prompts = self._prior_batch(draw)
+            chosen, class_inputs, class_prompts = self._prior_batch(self.prior, draw)
             inputs_BLP, prompts = torch.cat([inputs_BLP, class_inputs]), prompts + class_prompts
         text = Text.stack(prompts)
         logits = self.net(text, inputs_BLP, schedule, recompute=settings.recompute, backend=self.attention)
@@ -139,7 +140,7 @@ class Fitting:
         subject = losses.weighted_loss(token_loss_BL, self.weights)
         prior, total = torch.zeros_like(subject), subject
         if self.prior is not None:
-            prior = self._prior_loss(logits[settings.batch :], chosen)
+            prior = self._prior_loss(self.prior, logits[settings.batch :], chosen)
             total = subject + settings.prior_weight * prior
         scales = losses.scale_means(token_loss_BL, schedule)
         names = ["loss", "subject", *(f"scale_{k + 1}" for k in range(len(scales))), "prior"]
@@ -159,14 +160,14 @@ class Fitting:
         nothing = self.net.no_text[: len(text)].to(text.dtype)
         return tokens.inputs, tokens.bits, [nothing if drop else text for drop in dropped.tolist()]
 
-    def _prior_batch(self, draw: torch.Generator) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def _prior_batch(self, prior: ClassPrior, draw: torch.Generator) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Cached class samples: their rows, their teacher-forcing inputs and the class prompt."""
-        chosen = torch.randint(len(self.prior.bits), (self.settings.batch,), generator=draw)
-        inputs, _ = self.quantizer.inputs_from_bits(self.prior.bits[chosen].to(self.net.device))
-        return chosen, inputs, [self.prior.features.to(self.net.device)] * len(chosen)
+        chosen = torch.randint(len(prior.bits), (self.settings.batch,), generator=draw)
+        inputs, _ = self.quantizer.inputs_from_bits(prior.bits[chosen].to(self.net.device))
+        return chosen, inputs, [prior.features.to(self.net.device)] * len(chosen)
 
-    def _prior_loss(self, logits: Tensor, chosen: Tensor) -> Tensor:
-        device, prior = self.net.device, self.prior
+    def _prior_loss(self, prior: ClassPrior, logits: Tensor, chosen: Tensor) -> Tensor:
+        device = self.net.device
         if self.settings.prior == "data":
             return losses.cross_entropy(logits, prior.bits[chosen].to(device)).mean()
         margins = prior.margins[chosen].to(device, torch.float32)
@@ -205,7 +206,7 @@ def fit(
     settings: FitSettings,
     *,
     resume: Resume | None = None,
-    progress: Callable[[range], object] = iter,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     attention: str = "scales",
 ) -> FitResult:
     """Fine-tune `net` in place on one subject.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -61,7 +62,8 @@ def draw_prior(
     text = Text(features_TF[None].to(net.device), [len(features_TF)])
     for index in progress(range(samples)):
         drawn = sample(net, quantizer, text, sampling, [generator(seed, "prior", index)], keep_logits=True)
+        zero, one = cast(Tensor, drawn.logits).unbind(-1)
         bits.append(drawn.bits.cpu())
-        margins.append((drawn.logits[..., 1] - drawn.logits[..., 0]).half().cpu())
-        zeros.append(drawn.logits[..., 0].half().cpu())
+        margins.append((one - zero).half().cpu())
+        zeros.append(zero.half().cpu())
     return ClassPrior(torch.cat(bits), torch.cat(margins), torch.cat(zeros) if keep_pairs else None, features_TF.cpu())

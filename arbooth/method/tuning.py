@@ -56,11 +56,12 @@ class FullTuning:
 
     def attach(self, net: Transformer, layers: tuple[str, ...]) -> dict[str, nn.Parameter]:
         net.requires_grad_(False)
-        trained = {}
+        trained: dict[str, nn.Parameter] = {}
         for name in select_parameters(net, layers):
             parameter = net.get_parameter(name)
             parameter.data = parameter.data.float()  # masters: small updates would round away in bfloat16
-            trained[name] = parameter.requires_grad_(True)
+            parameter.requires_grad_(True)
+            trained[name] = parameter
         return trained
 
     def saved(self, trained: Tensors, compute: str) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ class Judge(nn.Module):
     def __init__(self, labels: dict[str, list[str]]) -> None:
         super().__init__()
         self.labels, self.tower = labels, ConvTower()
-        self.heads = nn.ModuleDict({question: nn.Linear(WIDTH, len(own)) for question, own in labels.items()})
+        self.heads = nn.ModuleDict({question: nn.Linear(WIDTH, len(answers)) for question, answers in labels.items()})
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """[B,3,H,W] in [0,1] -> logits [B,answers] of every question."""

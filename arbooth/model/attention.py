@@ -21,7 +21,7 @@ def block_causal_attention(
 ) -> Tensor:
     """Every token attends to its own scale and all coarser ones; softmax scale 1. Returns [B,H,L,E].
 
-    `scales` runs one attention a scale over a prefix of the keys: no mask exists at all, so memory
+    `scales` runs one attention per scale over a prefix of the keys: no mask exists at all, so memory
     is linear in L with any fused kernel. `flex` hands a block mask to FlexAttention, which is worth
     its compilation on CUDA with long schedules.
 

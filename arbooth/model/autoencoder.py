@@ -5,7 +5,9 @@ Shape suffixes: B batch, D bits (channels of the features), H and W the feature 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -98,8 +100,8 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = self.conv_in(pixels)
-        for level in self.levels:
-            for block in level["blocks"]:
+        for level in cast(Iterable[nn.ModuleDict], self.levels):
+            for block in cast(Iterable[nn.Module], level["blocks"]):
                 x = block(x)
             x = level["resize"](x)
         for block in self.middle:
@@ -113,7 +115,7 @@ class Decoder(nn.Module):
         widths = [config.base * m for m in config.multipliers]
         self.conv_in = nn.Conv2d(config.bits, widths[-1], 3, padding=1)
         self.middle = nn.ModuleList(ResidualBlock(widths[-1], widths[-1], config.groups) for _ in range(2))
-        levels = []
+        levels: list[nn.Module] = []
         inner = widths[-1]
         for level in reversed(range(len(widths))):  # coarse to fine; stored fine to coarse
             outer = widths[level]
@@ -136,8 +138,8 @@ class Decoder(nn.Module):
         x = self.conv_in(codes_BDHW)
         for block in self.middle:
             x = block(x)
-        for level in reversed(self.levels):
-            for block in level["blocks"]:
+        for level in reversed(cast(list[nn.ModuleDict], list(self.levels))):
+            for block in cast(Iterable[nn.Module], level["blocks"]):
                 x = block(x)
             x = level["resize"](x)
         return self.conv_out(F.silu(self.norm_out(x)))

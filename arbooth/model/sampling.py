@@ -1,4 +1,4 @@
-"""Scale-by-scale sampling with guidance, temperature, top-k and top-p, one cached pass a scale.
+"""Scale-by-scale sampling with guidance, temperature, top-k and top-p, one cached pass per scale.
 
 Shape suffixes: B pictures, N tokens of one scale, P bits of a token, D bits of the tokenizer.
 """
@@ -52,7 +52,7 @@ class Samples:
 
 def spread_over_scales(value: float | Sequence[float], scales: int, name: str) -> list[float]:
     """One number for all scales, or a list of as many as there are scales."""
-    values = [float(v) for v in value] if isinstance(value, (tuple, list)) else [float(value)] * scales
+    values = [float(v) for v in value] if isinstance(value, Sequence) else [float(value)] * scales
     if len(values) != scales:
         raise ValueError(f"{name} has {len(values)} values for {scales} scales")
     return values

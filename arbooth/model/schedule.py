@@ -75,10 +75,10 @@ class Schedule:
     @classmethod
     def custom(cls, maps: list[list[int]] | tuple[Map, ...]) -> Schedule:
         """A schedule of one's own; positions refer to the 1M grid of the nearest listed ratio."""
-        own = tuple((int(h), int(w)) for h, w in maps)
-        if not own:
+        sizes = tuple((int(h), int(w)) for h, w in maps)
+        if not sizes:
             raise ValueError("a schedule needs at least one token map")
-        return cls(own, _maps(round_ratio(own[-1][0] / own[-1][1]))[-1])
+        return cls(sizes, _maps(round_ratio(sizes[-1][0] / sizes[-1][1]))[-1])
 
     def __len__(self) -> int:
         return len(self.maps)

@@ -208,7 +208,7 @@ class Block(nn.Module):
         backend: str = "scales",
     ) -> Tensor:
         gamma1, gamma2, scale1, scale2, shift1, shift2 = (
-            shared + own for shared, own in zip(condition.modulation, self.modulation.unbind(2))
+            shared + block for shared, block in zip(condition.modulation, self.modulation.unbind(2))
         )
         modulated = _norm(x_BLC) * (1 + scale1) + shift1
         x_BLC = x_BLC + gamma1 * self.self_attention(modulated, rope, schedule, cache, backend)
@@ -322,7 +322,7 @@ class Transformer(nn.Module):
         x = torch.cat([condition.start, self.token(inputs_BLD).to(condition.start.dtype)], dim=1)
         rope, levels = self.rope(schedule), self._levels(schedule, 0, len(schedule))
 
-        def run(block: Block, x: Tensor) -> Tensor:
+        def run(block: nn.Module, x: Tensor) -> Tensor:
             return block(x, condition, rope, schedule, backend=backend)
 
         for index, block in enumerate(self.blocks):

@@ -1,4 +1,5 @@
-"""Every tensor of the golden files, made by an independent implementation, in float64 and float32."""
+"""Every tensor of the golden files in float64 and float32: a small one in the repository, large ones of an independent
+implementation where they lie beside the checkout."""
 
 from __future__ import annotations
 
@@ -16,10 +17,10 @@ from arbooth.model.quantizer import Quantizer
 from arbooth.model.sampling import Sampling, sample
 from arbooth.model.schedule import Schedule
 from arbooth.model.transformer import Text, Transformer, TransformerConfig
-from tests.conftest import SHARED
+from tests.conftest import ROOT, SHARED
 
-GOLDEN = SHARED / "golden"
-pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden files are not beside this checkout")
+SMALL, LARGE = ROOT / "tests" / "golden", SHARED / "golden"
+away = pytest.mark.skipif(not LARGE.is_dir(), reason="the large golden files are not beside this checkout")
 # Relative norm of the difference: bits decide exactly, floats to rounding.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 
@@ -28,12 +29,20 @@ def distance(own: Tensor, golden: Tensor) -> float:
     return float((own.double() - golden.double()).norm() / golden.double().norm())
 
 
-@pytest.fixture(scope="module", params=["square", "wide_patchify"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        SMALL / "small",
+        pytest.param(LARGE / "square", marks=away),
+        pytest.param(LARGE / "wide_patchify", marks=away),
+    ],
+    ids=lambda path: path.name,
+)
 def files(request):
     from safetensors.torch import load_file
 
-    sizes = json.loads((GOLDEN / f"{request.param}.json").read_text())
-    return sizes, load_file(GOLDEN / f"{request.param}.safetensors")
+    sizes = json.loads(request.param.with_suffix(".json").read_text())
+    return sizes, load_file(request.param.with_suffix(".safetensors"))
 
 
 @pytest.fixture(params=[torch.float64, torch.float32], ids=["float64", "float32"])
