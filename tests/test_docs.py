@@ -8,7 +8,12 @@ from arbooth.cli import analyses, app, bases, subjects
 from arbooth.params import load_params
 from tests.conftest import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "pretrain" / "README.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "pretrain" / "README.md",
+]
 
 
 def known_commands():
@@ -45,6 +50,14 @@ def test_every_stage_parameter_is_explained():
     text = (ROOT / "docs" / "method.md").read_text()
     for name in load_params(ROOT / "params.yaml").finetune.model_dump():
         assert f"`{name}`" in text or f"`finetune.{name}`" in text, name
+
+
+def test_every_setting_is_explained_and_no_other():
+    from arbooth.settings import Settings
+
+    known = {field.validation_alias or f"ARBOOTH_{name.upper()}" for name, field in Settings.model_fields.items()}
+    rows = set(re.findall(r"^\| `([A-Z_]+)`", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE))
+    assert rows == known | {"ARBOOTH_PROJECT"}
 
 
 def test_notice_names_every_source_of_art():

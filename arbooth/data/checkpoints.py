@@ -106,7 +106,9 @@ def fill(module: Net, state: dict[str, Tensor], what: str) -> Net:
     if odd:
         raise InputError(f"{what}: {len(odd)} missing or unknown keys ({', '.join(odd[:3])})")
     wrong = [
-        f"{k} is {tuple(state[k].shape)}, not {tuple(needed[k].shape)}" for k in needed if needed[k].shape != state[k].shape
+        f"{k} is {tuple(state[k].shape)}, not {tuple(needed[k].shape)}"
+        for k in needed
+        if needed[k].shape != state[k].shape
     ]
     if wrong:
         raise InputError(f"{what}: {len(wrong)} shapes do not fit ({'; '.join(wrong[:3])})")

@@ -84,7 +84,9 @@ def main() -> None:
         "greedy_bits": drawn.bits.to(torch.uint8), "greedy_codes": drawn.codes, "greedy_decoded": decoded,
         "greedy_image_bgr_u8": to_uint8(decoded).flip(-1).contiguous(),
     }  # fmt: skip
-    kept = {k: (v.detach().float() if v.dtype == torch.float64 else v.detach()).contiguous() for k, v in tensors.items()}
+    kept = {
+        k: (v.detach().float() if v.dtype == torch.float64 else v.detach()).contiguous() for k, v in tensors.items()
+    }
     save_file(kept, HERE / "small.safetensors")
     sizes = {
         "vae": {"bits": 8, "base_channels": 24, "channel_multipliers": [1, 1], "res_blocks": 1},

@@ -16,6 +16,8 @@ from PIL import Image
 
 from arbooth.data.adapters import read_adapter
 from arbooth.data.pictures import read_origin
+from arbooth.graph import TABLE
+from arbooth.project import Project
 from tests.conftest import arbooth, copy_project, dvc, enter, set_params
 
 pytestmark = pytest.mark.heavy
@@ -194,6 +196,28 @@ def test_the_python_door_writes_what_the_command_line_does(whole, tmp_path, monk
     assert written["images"] == folder / "artifacts" / "preprocess" / "poodle"
     for path in written["images"].iterdir():
         assert path.read_bytes() == (whole / "artifacts" / "preprocess" / "poodle" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_stage_reads_the_sections_that_the_table_names_and_no_other(whole, tmp_path, monkeypatch, name):
+    import arbooth as library
+    from arbooth.params import Params
+
+    seen = set()
+
+    class Recording(Params):
+        def __getattribute__(self, name):
+            if name in Params.model_fields:
+                seen.add(name)
+            return super().__getattribute__(name)
+
+    folder = tmp_path / "project"
+    shutil.copytree(whole, folder, symlinks=True)
+    shutil.rmtree(folder / "artifacts" / "finetune" if name == "finetune" else folder / "none", ignore_errors=True)
+    monkeypatch.setattr("arbooth.stages.Params", Recording)
+    key = {"subject": "poodle", "class": "dog", "all": None}[TABLE[name].over]
+    library.run(name, key, project=Project(folder))
+    assert seen == set(TABLE[name].sections)
 
 
 def test_bfloat16_runs_and_halves_the_adapter(whole, tmp_path):
