@@ -15,15 +15,7 @@ from arbooth.project import HOME, Project
 from arbooth.recipes import params_of
 
 IGNORED = {
-    ".gitignore": (
-        "/artifacts/",
-        "/outputs/",
-        ".arbooth/",
-        ".env",
-        "/photos/*",
-        "!/photos/*.dvc",
-        "!/photos/.gitignore",
-    ),
+    ".gitignore": ("/artifacts/", "/outputs/", ".arbooth/", ".env"),
     ".dvcignore": ("__pycache__", "*.part"),
 }
 

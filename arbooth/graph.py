@@ -55,9 +55,11 @@ class Stage:
     @property
     def sections(self) -> tuple[str, ...]:
         """Everything of the parameters that the stage is handed."""
+        # Overrides are laid over their sections before a stage is handed them.
+        fields = set(self.subject) - {"overrides"}
         named = (
             *(("base",) if self.base else ()),
-            *(("subjects",) if self.subject or (self.noun and self.over == "subject") else ()),
+            *(("subjects",) if fields or (self.noun and self.over == "subject") else ()),
             *(("classes",) if self.noun else ()),
         )
         return tuple(dict.fromkeys((*named, *self.params)))

@@ -8,13 +8,13 @@ from pathlib import Path
 from arbooth.data.files import read_json, whole_folder
 from arbooth.data.photos import read_photos
 from arbooth.edits import add_entry, edit_params, remove_entry
-from arbooth.errors import NAME, InputError, checked_name
+from arbooth.errors import NAME, DvcFailed, InputError, checked_name
 from arbooth.project import Project
 from arbooth.settings import without_secrets
 
 
 def add_subject(project: Project, name: str, noun: str, photos: Path, prompts: str | None = None) -> list[str]:
-    """Check everything, copy the photos to photos/NAME, then declare the subject and write its dvc.yaml.
+    """Check everything, copy the photos to photos/NAME, declare the subject, write its dvc.yaml, version the photos.
 
     Returns:
         Lines that say what was done and what comes next.
@@ -54,9 +54,12 @@ def add_subject(project: Project, name: str, noun: str, photos: Path, prompts: s
     project.write_graph()
     lines = [f"warning: {note}" for note in checked.warnings]
     lines.append(f"added {name} ({noun}) with {len(checked.photos)} photos in photos/{name}")
-    lines.append("next: dvc repro")
-    lines.append(f"to version the photos: dvc add photos/{name}")
-    return lines
+    try:
+        project.dvc("add", "-q", f"photos/{name}", say=lambda _: None)
+        lines.append(f"DVC keeps the photos: commit photos/{name}.dvc, not the photos")
+    except DvcFailed as error:
+        lines.append(f"warning: DVC does not keep the photos ({error})")
+    return [*lines, "next: dvc repro"]
 
 
 def remove_subject(project: Project, name: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+from pathlib import Path
 
 from prefect import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -18,6 +19,9 @@ from prefect.flows import Flow
 
 from arbooth.project import Project
 from flows.personalize import fill_prior, personalize
+
+# Where this package lies: a project holds no code.
+CODE = Path(__file__).resolve().parent.parent
 
 
 def deploy(pool: str = "gpu") -> list[str]:
@@ -39,8 +43,8 @@ def deploy(pool: str = "gpu") -> list[str]:
 
 
 def _deploy(flow: Flow, function: str, name: str, parameters: dict, pool: str, project) -> str:
-    source = flow.from_source(source=str(project), entrypoint=f"flows/personalize.py:{function}")
-    environment = {"ARBOOTH_PROJECT": str(project), "PYTHONPATH": str(project)}
+    source = flow.from_source(source=str(CODE), entrypoint=f"flows/personalize.py:{function}")
+    environment = {"ARBOOTH_PROJECT": str(project), "PYTHONPATH": str(CODE)}
     address = os.environ.get("MLFLOW_TRACKING_URI", "")
     if address and "@" not in address:  # an address with credentials stays in the worker's own environment
         environment["MLFLOW_TRACKING_URI"] = address

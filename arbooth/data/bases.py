@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,8 +28,6 @@ from arbooth.model.text import TextEncoder
 from arbooth.model.transformer import Transformer, TransformerConfig, kept_type
 
 logger = logging.getLogger(__name__)
-# `transformers` changes global state while it loads: one thread at a time.
-_LOADING = threading.Lock()
 PARTS = ("transformer", "autoencoder", "text")
 # Format of a record, and the families of networks that this code knows.
 FORMAT = 2
@@ -130,23 +127,14 @@ class Base:
         Raises:
             InputError: the folder is not a T5 encoder in the layout of `transformers`.
         """
-        from transformers import AutoTokenizer, T5EncoderModel
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
         folder = self.verified("text")
-        try:
-            with _LOADING:
-                model = T5EncoderModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder} is not a T5 encoder folder ({str(error).splitlines()[0]})") from None
+        model = checkpoints.read_pretrained("T5EncoderModel", folder, dtype=torch.float32)
+        tokenizer = checkpoints.read_pretrained("AutoTokenizer", folder)
         if model.config.d_model != self.config.text_width:
             raise InputError(
                 f"{folder} is {model.config.d_model} wide, base {self.name!r} reads {self.config.text_width}"
             )
-        torch.nn.Module.to(model, device)
-        return TextEncoder(model, tokenizer)
+        return TextEncoder(model.to(device), tokenizer)
 
     def verified(self, part: str) -> Path:
         """Path of a part whose content is as recorded; hashes are remembered until a file changes.

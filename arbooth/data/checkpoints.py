@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 import re
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from arbooth.data.files import read_json
@@ -17,6 +19,7 @@ from arbooth.model.names import is_constant
 
 # Where checkpoints hide the network: training checkpoints of the release, tokenizer files, common wrappers.
 NESTED = (("trainer", "gpt_fsdp"), ("gpt_fsdp",), ("vae",), ("state_dict",), ("model",))
+_LOADING = threading.Lock()
 Net = TypeVar("Net", bound=nn.Module)
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
@@ -48,7 +51,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(path, "pt") as file:
@@ -119,3 +122,35 @@ def fill(module: Net, state: dict[str, Tensor], what: str) -> Net:
 def without_constants(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Drop buffers that carry no information, and an optional discriminator or EMA beside the network."""
     return {k: v for k, v in state.items() if not is_constant(k) and not k.startswith(("discriminator.", "loss."))}
+
+
+def read_pretrained(kind: str, where: Path | str, unused: tuple[str, ...] = (), **options):
+    """A network or tokenizer in the layout of `transformers`, from this machine alone.
+
+    Args:
+        kind: its class in `transformers`, say "T5EncoderModel".
+        where: a folder, or a name in the hub's cache.
+        unused: beginnings of names of weights that may be missing.
+
+    Raises:
+        InputError: it is not there, broken, or lacks weights, which would be drawn at random.
+    """
+    # The library imports lazily and changes global state while it loads: one thread at a time.
+    with _LOADING:
+        import transformers
+        from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+        disable_progress_bar(), set_verbosity_error()  # what is missing is told below, in one sentence
+        if not kind.endswith("Tokenizer"):
+            options["output_loading_info"] = True
+        try:
+            found = getattr(transformers, kind).from_pretrained(where, local_files_only=True, **options)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise InputError(f"{where} is not a {kind} that can be read ({str(error).splitlines()[0]})") from None
+    if kind.endswith("Tokenizer"):
+        return found
+    model, report = found
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(unused))
+    if missing:
+        raise InputError(f"{where} lacks {len(missing)} weights of a {kind} ({', '.join(missing[:3])}): copy it again")
+    return model

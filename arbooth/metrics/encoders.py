@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arbooth.data.checkpoints import read_weights
+from arbooth.data.checkpoints import read_pretrained, read_weights
 from arbooth.data.files import EMBEDDED, read_json
 from arbooth.errors import InputError
 
@@ -50,16 +50,14 @@ class PublishedEncoders:
     """
 
     def __init__(self, folder: Path, corrected: bool, device: torch.device | str = "cpu") -> None:
-        from transformers import AutoModel, AutoTokenizer, CLIPModel
-
         self.corrected, self.literal_template, self.device = corrected, not corrected, device
         suffix = "" if corrected else "_as_published"
         kinds = {"image": "I_dino", "joint": "I_clip", "text": "T_clip", "preservation": "PRES", "diversity": "DIV"}
         self.names = {kind: name + suffix for kind, name in kinds.items()}
-        self.dino = _local(folder / "dino-vits16", DINO, AutoModel).to(device).eval()
+        self.dino = _local(folder / "dino-vits16", DINO, "AutoModel", ("pooler.",)).to(device).eval()
         clip_folder = folder / "clip-vit-base-patch32"
-        self.clip = _local(clip_folder, CLIP, CLIPModel).to(device).eval()
-        self.tokenizer = _local(clip_folder, CLIP, AutoTokenizer)
+        self.clip = _local(clip_folder, CLIP, "CLIPModel").to(device).eval()
+        self.tokenizer = _local(clip_folder, CLIP, "AutoTokenizer")
         self.lpips = LPIPS(folder / "lpips").to(device).eval()
 
     @torch.inference_mode()
@@ -134,15 +132,11 @@ class LPIPS(nn.Module):
         )
 
 
-def _local(folder: Path, hub: str, kind):
-    where = folder if folder.is_dir() else hub
+def _local(folder: Path, hub: str, kind: str, unused: tuple[str, ...] = ()):
     try:
-        return kind.from_pretrained(where, local_files_only=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{hub} is not on this machine ({reason}): put it into {folder}, or set evaluate.encoders to embedded"
-        ) from None
+        return read_pretrained(kind, folder if folder.is_dir() else hub, unused)
+    except InputError as error:
+        raise InputError(f"{error}: put {hub} into {folder}, or set evaluate.encoders to embedded") from None
 
 
 def _resized(pixels: Tensor, height: int, width: int) -> Tensor:
