@@ -65,115 +65,61 @@ class Stage:
         return tuple(dict.fromkeys((*named, *self.params)))
 
 
-_TOKENS = "artifacts/tokenize/{key}.safetensors"
-_ADAPTER = "artifacts/finetune/{key}.safetensors"
+# Name -> path of everything that stages hand to each other.
+_IMAGES, _TOKENS, _PRIOR = (
+    "artifacts/preprocess/{key}",
+    "artifacts/tokenize/{key}.safetensors",
+    "artifacts/prior/{}.safetensors",
+)
+_ADAPTER, _CURVES = "artifacts/finetune/{key}.safetensors", "artifacts/curves/{key}"
+_PAINTED = {"images": "artifacts/generate/{key}", "timing": "artifacts/timing/{key}.json"}
+_SHEET, _METRICS, _PROMPTS = (
+    "artifacts/sheets/{key}.png",
+    "artifacts/evaluate/{key}.json",
+    "artifacts/prompts/{key}.csv",
+)
+_REPORT = "artifacts/report.html"
+_RECIPE = ("picture", "templates", "prior", "methods", "finetune", "compute", "seed")
 
-TABLE = {
-    stage.name: stage
-    for stage in (
-        Stage(
-            "preprocess",
-            "subject",
-            ("picture",),
-            {"photos": "photos/{key}"},
-            {"images": "artifacts/preprocess/{key}"},
-            subject=("crops",),
-        ),
-        Stage(
-            "tokenize",
-            "subject",
-            ("picture", "templates"),
-            {"images": "artifacts/preprocess/{key}"},
-            {"tokens": _TOKENS},
-            noun=True,
-        ),
-        Stage(
-            "prior",
-            "class",
-            ("picture", "templates", "prior", "compute", "seed"),
-            {},
-            {"prior": "artifacts/prior/{key}.safetensors"},
-            noun=True,
-        ),
-        Stage(
-            "finetune",
-            "subject",
-            ("picture", "templates", "prior", "methods", "finetune", "compute", "seed"),
-            {"tokens": _TOKENS, "prior": "artifacts/prior/{class}.safetensors"},
-            {"adapter": _ADAPTER, "curves": "artifacts/curves/{key}"},
-            subject=("overrides",),
-            noun=True,
-            plots=("curves",),
-        ),
-        Stage(
-            "generate",
-            "subject",
-            ("picture", "templates", "prompt_sets", "generate", "compute", "seed"),
-            {"adapter": _ADAPTER},
-            {
-                "images": "artifacts/generate/{key}",
-                "sheet": "artifacts/sheets/{key}.png",
-                "timing": "artifacts/timing/{key}.json",
-            },
-            subject=("prompts", "overrides"),
-            noun=True,
-            plots=("sheet",),
-        ),
-        Stage(
-            "evaluate",
-            "subject",
-            ("evaluate",),
-            {
-                "photos": "artifacts/preprocess/{key}",
-                "images": "artifacts/generate/{key}",
-                "timing": "artifacts/timing/{key}.json",
-            },
-            {"metrics": "artifacts/evaluate/{key}.json", "prompts": "artifacts/prompts/{key}.csv"},
-            subject=("overrides",),
-            base=False,
-            metrics=("metrics",),
-            package=("embedded/encoders.json", "embedded/encoders.safetensors"),
-        ),
-        Stage(
-            "summarize",
-            "all",
-            ("subjects", "classes"),
-            {"metrics": "artifacts/evaluate", "prompts": "artifacts/prompts", "sheets": "artifacts/sheets"},
-            {"table": "artifacts/summary.csv", "overall": "artifacts/summary.json", "report": "artifacts/report.html"},
-            base=False,
-            metrics=("overall",),
-            package=("stages/report.html",),
-        ),
-        Stage(
-            "publish",
-            "all",
-            (
-                "subjects",
-                "classes",
-                "picture",
-                "templates",
-                "prior",
-                "methods",
-                "finetune",
-                "generate",
-                "evaluate",
-                "publish",
-                "compute",
-                "seed",
-            ),
-            {
-                "adapters": "artifacts/finetune",
-                "curves": "artifacts/curves",
-                "sheets": "artifacts/sheets",
-                "metrics": "artifacts/evaluate",
-                "prompts": "artifacts/prompts",
-                "report": "artifacts/report.html",
-            },
-            {},
-            always=True,
-        ),
-    )
-}
+_STAGES = (
+    Stage("preprocess", "subject", ("picture",), {"photos": "photos/{key}"}, {"images": _IMAGES}, subject=("crops",)),
+    Stage("tokenize", "subject", ("picture", "templates"), {"images": _IMAGES}, {"tokens": _TOKENS}, noun=True),
+    Stage(
+        "prior", "class", ("picture", "templates", "prior", "compute", "seed"),
+        {}, {"prior": _PRIOR.format("{key}")}, noun=True,
+    ),
+    Stage(
+        "finetune", "subject", _RECIPE,
+        {"tokens": _TOKENS, "prior": _PRIOR.format("{class}")}, {"adapter": _ADAPTER, "curves": _CURVES},
+        subject=("overrides",), noun=True, plots=("curves",),
+    ),
+    Stage(
+        "generate", "subject", ("picture", "templates", "prompt_sets", "generate", "compute", "seed"),
+        {"adapter": _ADAPTER}, {**_PAINTED, "sheet": _SHEET},
+        subject=("prompts", "overrides"), noun=True, plots=("sheet",),
+    ),
+    Stage(
+        "evaluate", "subject", ("evaluate",),
+        {"photos": _IMAGES, **_PAINTED}, {"metrics": _METRICS, "prompts": _PROMPTS},
+        subject=("overrides",), base=False, metrics=("metrics",),
+        package=("embedded/encoders.json", "embedded/encoders.safetensors"),
+    ),
+    Stage(
+        "summarize", "all", ("subjects", "classes"),
+        {"metrics": "artifacts/evaluate", "prompts": "artifacts/prompts", "sheets": "artifacts/sheets"},
+        {"table": "artifacts/summary.csv", "overall": "artifacts/summary.json", "report": _REPORT},
+        base=False, metrics=("overall",), package=("stages/report.html",),
+    ),
+    Stage(
+        "publish", "all", ("subjects", "classes", *_RECIPE, "generate", "evaluate", "publish"),
+        {
+            "adapters": "artifacts/finetune", "curves": "artifacts/curves", "sheets": "artifacts/sheets",
+            "metrics": "artifacts/evaluate", "prompts": "artifacts/prompts", "report": _REPORT,
+        },
+        {}, always=True,
+    ),
+)  # fmt: skip
+TABLE = {stage.name: stage for stage in _STAGES}
 SUBJECT_STAGES = tuple(name for name, stage in TABLE.items() if stage.over == "subject")
 CLASS_STAGES = tuple(name for name, stage in TABLE.items() if stage.over == "class")
 

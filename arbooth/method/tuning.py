@@ -1,6 +1,6 @@
 """Kinds of tuning: how what is trained hangs on a network. Full tuning is the one kind so far.
 
-A kind is a class with the methods of `Tuning`; `KINDS` names them, adapters carry the name, and nothing else in
+A kind is a class with the methods of `FullTuning`; `KINDS` names them, adapters carry the name, and nothing else in
 the project asks which kind it deals with. Tensors are those of an adapter file, by name.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +18,8 @@ from arbooth.model.transformer import Transformer, kept_type
 Tensors = Mapping[str, Tensor]
 
 
-class Tuning(Protocol):
-    """What every kind offers."""
+class FullTuning:
+    """The weights themselves are trained, and an adapter replaces them."""
 
     def attach(self, net: Transformer, layers: tuple[str, ...]) -> dict[str, nn.Parameter]:
         """Freeze the network, hang on it what is trained of these layers, and list that.
@@ -28,46 +27,22 @@ class Tuning(Protocol):
         Raises:
             ValueError: a layer is unknown, or matches nothing.
         """
-        ...
-
-    def saved(self, trained: Tensors, compute: str) -> dict[str, Tensor]:
-        """What an adapter holds of trained values, on the CPU, in the types in which they are used."""
-        ...
-
-    def check(self, tensors: Tensors, net: Transformer) -> None:
-        """Raises ValueError: names or shapes that the network lacks."""
-        ...
-
-    def applied(self, tensors: Tensors, net: Transformer):
-        """Context manager: the network with the tensors in effect, and afterwards without, bit for bit."""
-        ...
-
-    def merge(self, tensors: Tensors, net: Transformer) -> None:
-        """Make the tensors part of the network for good.
-
-        Raises:
-            ValueError: they do not fit, or are not finite.
-        """
-        ...
-
-
-class FullTuning:
-    """The weights themselves are trained, and an adapter replaces them."""
-
-    def attach(self, net: Transformer, layers: tuple[str, ...]) -> dict[str, nn.Parameter]:
         net.requires_grad_(False)
         trained: dict[str, nn.Parameter] = {}
         for name in select_parameters(net, layers):
             parameter = net.get_parameter(name)
             parameter.data = parameter.data.float()  # masters: small updates would round away in bfloat16
-            parameter.requires_grad_(True)
             trained[name] = parameter
+        for parameter in trained.values():
+            parameter.requires_grad_(True)
         return trained
 
     def saved(self, trained: Tensors, compute: str) -> dict[str, Tensor]:
+        """What an adapter holds of trained values, on the CPU, in the types in which they are used."""
         return {name: value.to(kept_type(name, value, compute)).cpu() for name, value in trained.items()}
 
     def check(self, tensors: Tensors, net: Transformer) -> None:
+        """Raises ValueError: names or shapes that the network lacks."""
         shapes = {name: parameter.shape for name, parameter in net.named_parameters()}
         for name, value in tensors.items():
             if shapes.get(name) != value.shape:
@@ -75,6 +50,7 @@ class FullTuning:
 
     @contextmanager
     def applied(self, tensors: Tensors, net: Transformer) -> Iterator[None]:
+        """The network with the tensors in effect, and afterwards without, bit for bit."""
         parameters = dict(net.named_parameters())
         before = {name: parameters[name].data for name in tensors}
         try:
@@ -86,6 +62,11 @@ class FullTuning:
                 parameters[name].data = value
 
     def merge(self, tensors: Tensors, net: Transformer) -> None:
+        """Make the tensors part of the network for good.
+
+        Raises:
+            ValueError: they do not fit, or are not finite.
+        """
         self.check(tensors, net)
         check_finite(tensors)
         with torch.no_grad():
@@ -93,7 +74,7 @@ class FullTuning:
                 net.get_parameter(name).copy_(value)
 
 
-KINDS: dict[str, Tuning] = {"full": FullTuning()}
+KINDS = {"full": FullTuning()}
 
 
 def check_finite(tensors: Tensors) -> None:
