@@ -11,6 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 .PHONY: demo test quick setup lint clean
 
 demo: setup
+	@git rev-parse --git-dir >/dev/null 2>&1 || git init -q # DVC keeps its place by it; a ZIP file has none
 	@PATH="$(abspath $(BIN)):$$PATH" dvc repro
 	@$(BIN)/arbooth summary
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from arbooth.errors import InputError
+from arbooth.errors import InputError, printable
 from arbooth.graph import STAMP_STAGE, TABLE
 
 if TYPE_CHECKING:
@@ -184,11 +184,14 @@ def summary() -> None:
 
 
 @app.command()
-def doctor() -> None:
+def doctor(fix: Annotated[bool, typer.Option("--fix", help="mend what can be mended safely")] = False) -> None:
     """Say what is there, and what to do about what isn't."""
-    from arbooth.doctor import diagnose
+    from arbooth.doctor import diagnose, mend
 
-    rows = diagnose(_project())
+    project = _project()
+    for line in mend(project) if fix else ():
+        typer.echo(f"fixed {line}")
+    rows = diagnose(project)
     for row in rows:
         typer.echo(f"{'ok  ' if row.ok else 'MISS' if row.needed else 'none'}  {row.what}: {row.found}")
         if not row.ok:
@@ -235,7 +238,10 @@ def results(
     from arbooth.benchmark.page import write_results
 
     project = _project()
-    count = write_results(project.root / page, project.benchmarks)
+    where = (project.root / page).resolve()
+    if not where.is_relative_to(project.root.resolve()):
+        raise InputError(f"{page} lies outside the project {project.root}: name a page of it")
+    count = write_results(where, project.benchmarks)
     typer.echo(f"wrote {page} with {count} tables and plots")
 
 
@@ -292,8 +298,13 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        message = str(error)
+    except OSError as error:  # a full or read-only disk, a folder where a file should be
+        message = f"{error.filename or 'the disk'}: {error.strerror or error}: mend that, then run the same again"
+    else:
+        return
+    typer.echo(f"error: {printable(message)}", err=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

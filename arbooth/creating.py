@@ -16,7 +16,7 @@ from arbooth.recipes import params_of
 
 IGNORED = {
     ".gitignore": ("/artifacts/", "/outputs/", ".arbooth/", ".env"),
-    ".dvcignore": ("__pycache__", "*.part"),
+    ".dvcignore": ("__pycache__", "*.part", ".DS_Store", "Thumbs.db", "desktop.ini"),
 }
 
 

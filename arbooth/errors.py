@@ -23,6 +23,11 @@ class DvcFailed(RuntimeError):
         self.lines = lines
 
 
+def printable(text: str) -> str:
+    """Text for a terminal: control characters and broken encodings, say of a file's name, become `?`."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+
+
 def checked_name(name: str, kind: str) -> str:
     """The name itself.
 

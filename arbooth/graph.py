@@ -71,6 +71,7 @@ _IMAGES, _TOKENS, _PRIOR = (
     "artifacts/tokenize/{key}.safetensors",
     "artifacts/prior/{}.safetensors",
 )
+_PHOTOS = "photos/{key}"
 _ADAPTER, _CURVES = "artifacts/finetune/{key}.safetensors", "artifacts/curves/{key}"
 _PAINTED = {"images": "artifacts/generate/{key}", "timing": "artifacts/timing/{key}.json"}
 _SHEET, _METRICS, _PROMPTS = (
@@ -82,7 +83,7 @@ _REPORT = "artifacts/report.html"
 _RECIPE = ("picture", "templates", "prior", "methods", "finetune", "compute", "seed")
 
 _STAGES = (
-    Stage("preprocess", "subject", ("picture",), {"photos": "photos/{key}"}, {"images": _IMAGES}, subject=("crops",)),
+    Stage("preprocess", "subject", ("picture",), {"photos": _PHOTOS}, {"images": _IMAGES}, subject=("crops",)),
     Stage("tokenize", "subject", ("picture", "templates"), {"images": _IMAGES}, {"tokens": _TOKENS}, noun=True),
     Stage(
         "prior", "class", ("picture", "templates", "prior", "compute", "seed"),
@@ -90,7 +91,7 @@ _STAGES = (
     ),
     Stage(
         "finetune", "subject", _RECIPE,
-        {"tokens": _TOKENS, "prior": _PRIOR.format("{class}")}, {"adapter": _ADAPTER, "curves": _CURVES},
+        {"photos": _PHOTOS, "tokens": _TOKENS, "prior": _PRIOR.format("{class}")}, {"adapter": _ADAPTER, "curves": _CURVES},
         subject=("overrides",), noun=True, plots=("curves",),
     ),
     Stage(

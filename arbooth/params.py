@@ -7,11 +7,12 @@ DVC's record of the file is complete. Overrides come from a subject's own `overr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from arbooth.errors import NAME, NAME_RULE, InputError
 from arbooth.method.layers import LAYERS
@@ -31,17 +32,23 @@ def _one_of(names: Collection[str]) -> AfterValidator:
 
 
 Chance = Annotated[float, Field(ge=0, le=1)]
-PerScale = float | tuple[float, ...]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+PerScale = float | Annotated[tuple[float, ...], Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Layer = Annotated[str, _one_of(LAYERS)]
 Pixels = Annotated[str, _one_of(("default", *PIXEL_COUNTS))]
+NOUN = re.compile(r"[^\W_]+(?:[ '-][^\W_]+)*")
+# Every letter may be a token, and the text encoder reads 512: nothing is to be cut off.
+PROMPT = 400
+# Of the file: a thousand subjects need a tenth of it.
+MOST_BYTES = 1_000_000
 # What a subject may override: the rest is shared with the prior of its class.
 OVERRIDABLE = ("finetune", "generate", "evaluate")
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PictureShape(Section):
@@ -53,6 +60,13 @@ class PictureShape(Section):
 
 class ClassNoun(Section):
     noun: str = Field(min_length=1, max_length=60)
+
+    @field_validator("noun")
+    @classmethod
+    def _words(cls, noun: str) -> str:
+        if not NOUN.fullmatch(noun):
+            raise ValueError(f"{noun!r} is no class noun: write one or two words, say 'teddy bear'")
+        return noun
 
 
 class Subject(Section):
@@ -81,7 +95,7 @@ class Templates(Section):
 class Prior(Section):
     samples: int = Field(ge=1, le=100_000)
     temperature: float = Field(gt=0)
-    top_k: int = Field(ge=0)
+    top_k: int = Field(ge=0, le=10_000_000)
     top_p: float = Field(gt=0, le=1)
     keep_pairs: bool
 
@@ -98,33 +112,33 @@ class Finetune(Section):
     """Section 4 of the paper; see docs/method.md for each name."""
 
     method: str
-    steps: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    accumulate: int = Field(ge=1)
+    steps: Count
+    batch: Count
+    accumulate: Count
     learning_rate: float = Field(gt=0)
     identifier_learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     betas: tuple[Beta, Beta]
     identifier_tokens: int = Field(ge=1, le=64)
-    coarse_scales: int = Field(ge=0)
+    coarse_scales: int = Field(ge=0, le=100)
     coarse_weight: float = Field(ge=0)
     fine_weight: float = Field(ge=0)
     prior_weight: float = Field(ge=0)
     distillation: Literal["bernoulli", "joint"]
     drop_text: Chance
     correction_strength: Chance
-    correction_scales: int = Field(ge=0)
+    correction_scales: int = Field(ge=0, le=100)
     recompute: bool
 
 
 class Generate(Section):
     """How many pictures, and how their bits are drawn; what a subject is judged with is what it is served with."""
 
-    images_per_prompt: int = Field(ge=1)
-    class_images: int = Field(ge=0)
+    images_per_prompt: Count
+    class_images: int = Field(ge=0, le=10_000_000)
     guidance: PerScale
-    temperature: Positive | tuple[Positive, ...]
-    top_k: int = Field(ge=0)
+    temperature: Positive | Annotated[tuple[Positive, ...], Field(min_length=1)]
+    top_k: int = Field(ge=0, le=10_000_000)
     top_p: float = Field(gt=0, le=1)
 
 
@@ -158,7 +172,7 @@ class Params(Section):
     evaluate: Evaluate
     publish: Publish
 
-    def of_subject(self, subject: str) -> Params:
+    def of_subject(self, subject: str, overrides: dict | None = None) -> Params:
         """With the subject's own overrides in their sections.
 
         Raises:
@@ -166,9 +180,18 @@ class Params(Section):
         """
         laid = {
             name: type(getattr(self, name)).model_validate({**getattr(self, name).model_dump(), **values})
-            for name, values in self.subjects[subject].overrides.items()
+            for name, values in (self.subjects[subject].overrides if overrides is None else overrides).items()
         }
         return self.model_copy(update=laid)
+
+    def check_scales(self, scales: int) -> None:
+        """Raises InputError: numbers per scale that are not as many as the base's scales, for any subject."""
+        for name, params in [("", self), *((f"subjects.{s}.overrides.", self.of_subject(s)) for s in self.subjects)]:
+            for key in ("guidance", "temperature"):
+                values = getattr(params.generate, key)
+                if isinstance(values, tuple) and len(values) != scales:
+                    count = f"{name}generate.{key} has {len(values)} values"
+                    raise InputError(f"{count}, the base paints in {scales} scales: give one number, or {scales}")
 
     @property
     def sampling(self) -> dict:
@@ -189,22 +212,38 @@ class Params(Section):
                 )
         if self.finetune.method not in self.methods:
             problems.append(f"finetune.method: no method {self.finetune.method!r} in methods")
+            if subject.class_name in self.classes:
+                problems += self._odd_overrides(name)
         for name, prompts in self.prompt_sets.items():
+            if not prompts:
+                problems.append(f"prompt_sets.{name}: holds no prompt")
             for prompt in prompts:
-                if "{subject}" not in prompt:
-                    problems.append(
-                        f"prompt_sets.{name}: {prompt!r} lacks {{subject}}, where '{IDENTIFIER} class' goes"
-                    )
-        for key in ("subject", "prior"):
-            if "{class}" not in getattr(self.templates, key):
-                problems.append(f"templates.{key}: lacks {{class}}")
-        if IDENTIFIER not in self.templates.subject or IDENTIFIER in self.templates.prior:
-            problems.append(f"templates: {IDENTIFIER} belongs into subject, and not into prior")
+                problems += [f"prompt_sets.{name}: {odd}" for odd in odd_template(prompt, "subject", False)]
+        for key, marked in (("subject", True), ("prior", False)):
+            odd = odd_template(getattr(self.templates, key), "class", marked)
+            problems += [f"templates.{key}: {one}" for one in odd]
         if self.finetune.distillation == "joint" and not self.prior.keep_pairs:
             problems.append("finetune.distillation: joint needs both logits of every bit: set prior.keep_pairs to true")
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _odd_overrides(self, subject: str) -> list[str]:
+        """What is wrong with a subject's overrides; of sections that it may not override, the caller tells."""
+        overrides = self.subjects[subject].overrides
+        known = {name: values for name, values in overrides.items() if name in OVERRIDABLE}
+        odd = [
+            f"subjects.{subject}.overrides.{n}: must be a table" for n, v in known.items() if not isinstance(v, dict)
+        ]
+        if odd:
+            return odd
+        try:
+            laid = self.of_subject(subject, known)
+        except ValidationError as error:
+            return [f"subjects.{subject}.overrides: {line.strip()}" for line in _describe(error).splitlines()]
+        if laid.finetune.method not in self.methods:
+            odd.append(f"subjects.{subject}.overrides.finetune.method: no method {laid.finetune.method!r} in methods")
+        return odd
 
     def _odd_names(self) -> list[tuple[str, str]]:
         named = {"subjects": list(self.subjects), "classes": list(self.classes)}
@@ -217,6 +256,21 @@ class Params(Section):
     def noun(self, subject: str) -> str:
         """The class noun of a subject, say "teddy bear"."""
         return self.classes[self.class_of(subject)].noun
+
+
+def odd_template(template: str, hole: str, marked: bool) -> list[str]:
+    """What is wrong with a prompt or template that has a hole for the subject or class; `marked` ones name `<S*>`."""
+    odd = []
+    if f"{{{hole}}}" not in template:
+        odd.append(f"{template[:60]!r} lacks {{{hole}}}")
+    rest = template.replace(f"{{{hole}}}", "").replace(IDENTIFIER, "")
+    if re.search(r"[<>{}]", rest):
+        odd.append(f"{template[:60]!r} holds a mark that is neither {IDENTIFIER} nor {{{hole}}}")
+    if (IDENTIFIER in template) != marked:
+        odd.append(f"{IDENTIFIER} {'is missing' if marked else f'comes with {{{hole}}}, or does not belong here'}")
+    if len(template) > PROMPT or not template.isprintable():
+        odd.append(f"a prompt has at most {PROMPT} characters, all printable")
+    return odd
 
 
 def load_params(
@@ -243,12 +297,16 @@ def load_params(
     if text is None and not path.is_file():
         raise InputError(f"no {path} here: run this in the project's folder, or set ARBOOTH_PROJECT to it")
     try:
+        if text is None and path.stat().st_size > MOST_BYTES:
+            raise InputError(f"{path} is larger than {MOST_BYTES // 1_000_000} MB: that is no parameters")
         text = path.read_text(encoding="utf-8") if text is None else text
+        if re.search(r"(?:^|[\s\[{,])&[^\s&]", text):
+            raise InputError(f"{path} holds an anchor (&...), which can unfold without end: write the values out")
         config: Any = OmegaConf.create(text)
         if "${" in text:
             raise InputError(f"{path} interpolates a value with ${{...}}, which DVC would not see change: write it out")
         if subject is not None:
-            declared = OmegaConf.select(config, f"subjects.{subject}")
+            declared = (config.get("subjects") or {}).get(subject) if NAME.fullmatch(subject) else None
             if declared is None:
                 known = ", ".join(config.get("subjects") or {}) or "none yet"
                 raise InputError(

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from arbooth.errors import printable
+
 Item = TypeVar("Item")
 
 
@@ -31,7 +33,7 @@ class _Lines(logging.Formatter):
     """Plain words for news, the level before anything worse."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage()
+        text = printable(record.getMessage())
         return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
 
 

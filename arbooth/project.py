@@ -257,6 +257,7 @@ class Project:
         if stale:
             raise InputError(f"{stale[0]} is not what params.yaml asks for: run `arbooth graph`, then this again")
         base = self.base(params)
+        params.check_scales(len(base.quantizer.schedule))
         code = {
             name: digest(f"arbooth.stages.{name}", stage.package)
             for name, stage in graph.TABLE.items()

@@ -14,7 +14,15 @@ from arbooth.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise ValueError(str(error)) from None
+
+
+Folder = Annotated[Path, AfterValidator(_expanded)]
 
 
 class Settings(BaseSettings):
@@ -50,11 +58,25 @@ class Settings(BaseSettings):
             name = str(first["loc"][0]).upper()
             name = name if name.startswith("MLFLOW_") else f"ARBOOTH_{name.removeprefix('ARBOOTH_')}"
             raise InputError(f"{name} is invalid: {first['msg']}") from None
+        except (UnicodeDecodeError, OSError) as error:
+            raise InputError(f"{folder / '.env'} is not readable as text ({error}): write NAME=value lines") from None
 
 
-def without_secrets(uri: str) -> str:
-    """An address without user and password, for messages."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+def without_secrets(text: str) -> str:
+    """Text with every address in it reduced to scheme, host and path: no user, password or query."""
+    return re.sub(r"([A-Za-z][\w+.-]*)://(\S*)", lambda found: f"{found[1]}://{_public(found[1], found[2])}", text)
+
+
+def has_secret(uri: str) -> bool:
+    """Whether an address says more than where something is."""
+    return without_secrets(uri) != uri
+
+
+def _public(scheme: str, rest: str) -> str:
+    """What follows `://`, without credentials in whatever form: a password may itself hold @, / or ?."""
+    if scheme.partition("+")[0] not in ("sqlite", "file"):
+        rest = rest.rpartition("@")[2]
+    return re.split(r"[?#]", rest)[0]
 
 
 def torch_device(name: str = "auto") -> torch.device:
@@ -67,10 +89,9 @@ def torch_device(name: str = "auto") -> torch.device:
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"ARBOOTH_DEVICE is {name!r}: use auto, cpu, cuda or cuda:N") from None
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+        raise InputError(f"ARBOOTH_DEVICE is {name!r}: use auto, cpu, cuda or cuda:N")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f"ARBOOTH_DEVICE is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices: set it to cpu or auto"

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 from arbooth.data.files import read_json, whole_folder
-from arbooth.data.photos import read_photos
+from arbooth.data.photos import Photo, fit_to, look_like_photographs, read_photos
 from arbooth.edits import add_entry, edit_params, remove_entry
 from arbooth.errors import NAME, DvcFailed, InputError, checked_name
+from arbooth.painting.sheet import contact_sheet
 from arbooth.project import Project
 from arbooth.settings import without_secrets
 
@@ -39,7 +40,9 @@ def add_subject(project: Project, name: str, noun: str, photos: Path, prompts: s
     photos = photos.expanduser()
     if target.exists() and target.resolve() != photos.resolve():
         raise InputError(f"{target} is in the way: move it, or choose another name")
-    checked = read_photos(photos, min(project.base(params).picture_size) // 2, project.settings.max_pixels)
+    base = project.base(params)
+    height, width = base.picture_size
+    checked = read_photos(photos, min(height, width) // 2, project.settings.max_pixels)
     entry = {"class": class_name, "prompts": chosen, "crops": {}, "overrides": {}}
 
     def declare(text: str) -> str:
@@ -53,13 +56,33 @@ def add_subject(project: Project, name: str, noun: str, photos: Path, prompts: s
     edit_params(project.params_file, declare)
     project.write_graph()
     lines = [f"warning: {note}" for note in checked.warnings]
-    lines.append(f"added {name} ({noun}) with {len(checked.photos)} photos in photos/{name}")
+    unknown = base.unknown_words(noun)
+    if unknown:
+        lines.append(
+            f"warning: base {base.name!r} does not know the word {', '.join(unknown)}: it learns the look alone"
+        )
+    if base.name == "embedded" and look_like_photographs(checked.photos):
+        lines.append("warning: these are photographs, and the embedded base paints drawings: a rough likeness at best")
+    lines += [line for photo in checked.photos if (line := _cut_away(photo, height, width))]
+    preview = project.outputs / f"{name}-preview.png"
+    contact_sheet(preview, [("what the model will see", [fit_to(p.image, height, width) for p in checked.photos])])
+    lines.append(f"added {name} ({noun}) with {len(checked.photos)} photos in photos/{name}; look at {preview}")
     try:
         project.dvc("add", "-q", f"photos/{name}", say=lambda _: None)
         lines.append(f"DVC keeps the photos: commit photos/{name}.dvc, not the photos")
     except DvcFailed as error:
         lines.append(f"warning: DVC does not keep the photos ({error})")
     return [*lines, "next: dvc repro"]
+
+
+def _cut_away(photo: Photo, height: int, width: int) -> str | None:
+    """What scaling to cover and cutting the centre loses of a photo, where it is a tenth or more."""
+    wide, high = photo.image.size
+    kept = min(wide / high, width / height) / max(wide / high, width / height)
+    if kept > 0.9:
+        return None
+    side = "left and right" if wide / high > width / height else "top and bottom"
+    return f"{photo.path.name}: {1 - kept:.0%} is cut off at {side}; set subjects.NAME.crops to choose what is kept"
 
 
 def remove_subject(project: Project, name: str) -> str:

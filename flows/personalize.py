@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -18,12 +20,18 @@ def _say(line: str) -> None:
     get_run_logger().info(line)
 
 
+# How DVC says that its repository or a path is locked, and how a stage does that somebody else is at it.
+BUSY = re.compile(
+    r"ERROR: (?:Unable to acquire lock\b|.* is busy, it is being blocked by:)|error: [a-z]+(?:@\S+)? is already running as process"
+)
+
+
 def _is_busy(_task, _run, state) -> bool:
-    """Whether a stage failed only because somebody else is at it: DVC's lock, or the stage's own."""
+    """Whether a stage failed only because somebody else is at it."""
     try:
         state.result()
     except DvcFailed as error:
-        return any(word in str(error) for word in ("lock", "busy", "already running"))
+        return any(BUSY.match(line) for line in error.lines)
     except Exception:
         return False
     return False

@@ -25,6 +25,7 @@ def digests(package):
         ("painting/sheet.py", {"generate"}),
         ("metrics/scores.py", {"evaluate", "summarize"}),
         ("data/photos.py", {"preprocess"}),
+        ("data/manifest.py", {"preprocess", "tokenize", "finetune"}),
         ("method/losses.py", {"finetune"}),
         ("model/sampling.py", {"prior", "finetune", "generate"}),
         ("model/transformer.py", {"preprocess", "tokenize", "prior", "finetune", "generate"}),

@@ -103,8 +103,8 @@ def test_what_a_class_shares_can_not_differ_by_subject(file, section):
         ("generate.temperature=[1.0,0.0]", "generate.temperature"),
         ("methods.naive.layers=[attention]", "methods.naive.layers"),
         ("finetune.betas=[0.9,1.0]", "finetune.betas"),
-        ("templates.subject=a photo of {class}", "<S*> belongs into subject"),
-        ("templates.prior=a photo of <S*> {class}", "not into prior"),
+        ("templates.subject=a photo of {class}", "templates.subject: <S*> is missing"),
+        ("templates.prior=a photo of <S*> {class}", "does not belong here"),
         ("compute=float16", "compute"),
     ],
 )

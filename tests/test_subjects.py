@@ -14,7 +14,7 @@ def test_adding_checks_copies_and_declares_and_keeps_comments(project):
     shutil.copytree(project / "photos" / "poodle", own)
     before = (project / "params.yaml").read_text()
     lines = add_subject(Project(project), "bear", "teddy bear", own)
-    assert lines[0] == "added bear (teddy bear) with 5 photos in photos/bear"
+    assert any(line.startswith("added bear (teddy bear) with 5 photos in photos/bear; look at") for line in lines)
     params = load_params(project / "params.yaml")
     assert params.noun("bear") == "teddy bear"
     assert params.subjects["bear"].class_name == "teddy_bear"

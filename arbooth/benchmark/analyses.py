@@ -122,7 +122,7 @@ def scale_changes(project: Project, key: str, seeds: int = 4) -> list[dict]:
         raise InputError(f"{images} is not there: run `dvc repro preprocess@{key}`")
     pictures = read_pictures(sorted(images.glob("*.png"))).to(device)
     expected = prior_header(params, base, params.class_of(key))
-    others = read_prior(project.paths("finetune", key, params)[0]["prior"], expected).bits.to(device)
+    others = read_prior(project.paths("finetune", key, params)[0]["prior"], expected, quantizer).bits.to(device)
     autoencoder = base.autoencoder(device)
     with torch.inference_mode():
         bits = torch.cat([quantizer.encode(autoencoder.encode(p[None] * 2 - 1)).bits for p in pictures])

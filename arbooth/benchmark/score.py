@@ -49,7 +49,7 @@ class Scorer:
             painted = run.paths("generate", name, params)[1]
             scores[name] = self.score(painted["images"], self._photos(name), name)
             scores[name]["seconds_per_image"] = [read_json(painted["timing"])["seconds_per_image"]]
-            adapter = read_adapter(run.adapter(name, params))
+            adapter = read_adapter(run.adapter(name, params), name)
             trained = adapter.identifier.numel() + sum(value.numel() for value in adapter.parameters.values())
             scores[name]["trained_millions"] = [trained / 1e6]
         return scores

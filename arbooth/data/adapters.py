@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from arbooth.data.tensors import open_tensors, write_tensors
-from arbooth.errors import InputError
+from arbooth.errors import InputError, checked_name
 from arbooth.method.tuning import KINDS, check_finite
 from arbooth.model.transformer import Transformer
 
@@ -54,8 +54,8 @@ def write_adapter(path: Path, adapter: Adapter) -> None:
     write_tensors(path, {IDENTIFIER: adapter.identifier, **adapter.parameters}, header)
 
 
-def read_adapter(path: Path) -> Adapter:
-    """Raises InputError: the file is missing, broken, not an adapter, or of a kind that is not known here."""
+def read_adapter(path: Path, subject: str | None = None) -> Adapter:
+    """Raises InputError: the file is missing, damaged, not an adapter, of an unknown kind, or of another `subject`."""
     tensors, header = open_tensors(path)
     if header.get("format") == BEFORE and "subject_token" in tensors:
         tensors[IDENTIFIER] = tensors.pop("subject_token")
@@ -64,15 +64,19 @@ def read_adapter(path: Path) -> Adapter:
     kind = header.get("kind", "full")
     if kind not in KINDS:
         raise InputError(f"{path} is an adapter of kind {kind!r}, which this version can't read: update arbooth")
-    return Adapter(
-        tensors.pop(IDENTIFIER),
-        tensors,
-        header["base"],
-        header["subject"],
-        header["noun"],
-        json.loads(header["settings"]),
-        kind,
-    )
+    try:
+        settings = json.loads(header["settings"])
+        found = Adapter(
+            tensors.pop(IDENTIFIER), tensors, header["base"], header["subject"], header["noun"], settings, kind
+        )
+        if not isinstance(settings, dict):
+            raise ValueError("its settings are no table")
+    except (KeyError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} has a header that lacks something ({error}): train it again") from None
+    checked_name(found.subject, f"the subject in the header of {path}")
+    if subject is not None and found.subject != subject:
+        raise InputError(f"{path} is the adapter of {found.subject!r}, not of {subject!r}: put it back, or train again")
+    return found
 
 
 def check_fits(adapter: Adapter, net: Transformer, base_hash: str) -> None:
@@ -82,6 +86,8 @@ def check_fits(adapter: Adapter, net: Transformer, base_hash: str) -> None:
             f"the adapter of {adapter.subject!r} belongs to base {adapter.base[:12]}, not to this one "
             f"({base_hash[:12]}): load the base that it was trained on"
         )
+    if adapter.identifier.ndim != 2 or adapter.identifier.shape[1] != net.config.text_width:
+        raise InputError(f"the adapter of {adapter.subject!r} has an identifier of another shape: train it again")
     try:
         KINDS[adapter.kind].check(adapter.parameters, net)
     except ValueError as error:

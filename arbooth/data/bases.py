@@ -24,7 +24,7 @@ from arbooth.model import names
 from arbooth.model.autoencoder import Autoencoder, AutoencoderConfig
 from arbooth.model.quantizer import Quantizer
 from arbooth.model.schedule import Schedule
-from arbooth.model.text import TextEncoder
+from arbooth.model.text import TextEncoder, unknown_words
 from arbooth.model.transformer import Transformer, TransformerConfig, kept_type
 
 logger = logging.getLogger(__name__)
@@ -135,6 +135,11 @@ class Base:
                 f"{folder} is {model.config.d_model} wide, base {self.name!r} reads {self.config.text_width}"
             )
         return TextEncoder(model.to(device), tokenizer)
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """Words that the base does not know, without loading more than its word list."""
+        tokenizer = checkpoints.read_pretrained("AutoTokenizer", self.verified("text"))
+        return unknown_words(tokenizer, prompt)
 
     def verified(self, part: str) -> Path:
         """Path of a part whose content is as recorded; hashes are remembered until a file changes.

@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from arbooth.data.tensors import read_tensors, write_tensors
+from arbooth.data.tensors import Wanted, check_tensors, read_tensors, write_tensors
+from arbooth.errors import InputError
+from arbooth.model.quantizer import Quantizer
 from arbooth.model.text import Prompt
 
 
@@ -26,7 +28,16 @@ def write_subject(path: Path, tokens: SubjectTokens, header: dict[str, str]) -> 
     write_tensors(path, tensors, header)
 
 
-def read_subject(path: Path, expected: dict[str, str]) -> SubjectTokens:
+def read_subject(path: Path, expected: dict[str, str], quantizer: Quantizer) -> SubjectTokens:
+    """Raises InputError: missing, damaged, stale, or not what this quantiser reads."""
     tensors = read_tensors(path, expected)
-    prompt = Prompt(tensors["prompt"], tuple(tensors["identifier_rows"].tolist()))
-    return SubjectTokens(tensors["features"], prompt)
+    wanted: dict[str, Wanted] = {
+        "features": (torch.float32, (None, quantizer.bits, *quantizer.maps[-1])),
+        "prompt": (torch.float32, (None, None)),
+        "identifier_rows": (torch.int64, (None,)),
+    }
+    check_tensors(path, tensors, wanted)
+    rows = tensors["identifier_rows"].tolist()
+    if not all(0 <= row < len(tensors["prompt"]) for row in rows):
+        raise InputError(f"{path} places the identifier outside its prompt: delete it and run `dvc repro`")
+    return SubjectTokens(tensors["features"], Prompt(tensors["prompt"], tuple(rows)))

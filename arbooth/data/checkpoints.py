@@ -44,7 +44,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if isinstance(inner, dict):
             state = inner
             break
-    tensors = {re.sub(r"^(module|_orig_mod)\.", "", k): v for k, v in state.items() if isinstance(v, Tensor)}
+    named = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    tensors = {re.sub(r"^(module|_orig_mod)\.", "", k): v for k, v in named.items()}
     if not tensors:
         raise InputError(f"{path} holds no tensors that are known here: is it a weights file of Infinity?")
     return tensors
@@ -56,7 +57,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise InputError(f"{path} is not a whole safetensors file ({error}): copy it again") from None
 
 
@@ -68,8 +69,8 @@ def _read_pickle(path: Path) -> dict:
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} holds more than weights and is not opened ({reason})") from None
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a damaged archive has another exception for every place of the damage
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{path} is truncated or not a torch weights file ({reason}): copy it again") from None
     if not isinstance(state, dict):
         raise InputError(f"{path} holds a {type(state).__name__}, not a dictionary of weights")
@@ -85,10 +86,11 @@ def _read_shards(folder: Path) -> dict[str, Tensor]:
         index = found[0]
     try:
         weight_map = read_json(index)["weight_map"]
-    except (ValueError, KeyError):
-        raise InputError(f"{index} is not an index of shards") from None
+        names = sorted({str(name) for name in weight_map.values()})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{index} is not an index of shards: copy it again") from None
     tensors: dict[str, Tensor] = {}
-    for name in sorted(set(weight_map.values())):
+    for name in names:
         if Path(name).name != name:
             raise InputError(f"{index} points outside its folder: {name}")
         tensors.update(read_weights(folder / name))

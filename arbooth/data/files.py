@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import hashlib
 import json
 import os
@@ -10,6 +11,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from arbooth.errors import InputError
 
 # What the package carries: base, encoders, judge.
 EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
@@ -19,9 +22,10 @@ EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it takes the name only if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = _part(path)
     try:
         yield part
+        _sync(part)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -31,16 +35,49 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; it replaces `path` only if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = _part(path)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     try:
         yield part
+        for file in part.rglob("*"):
+            _sync(file)
         if path.exists():
             shutil.rmtree(path)
         part.rename(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What killed processes left half-written below a folder."""
+    return [path for path in folder.rglob(".*.part") if _is_dead(path)]
+
+
+def _part(path: Path) -> Path:
+    """Where to write aside; what a killed process left there of the same file goes."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        if _is_dead(left):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def _is_dead(part: Path) -> bool:
+    number = part.name.removesuffix(".part").rpartition(".")[2]
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def _sync(file: Path) -> None:
+    """To the disk before a rename: a power cut must not leave a name without its content."""
+    if file.is_file():
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
 
 
 def write_json(path: Path, value) -> None:
@@ -58,7 +95,13 @@ def write_table(path: Path, rows: list[dict], columns: list[str] | None = None) 
 
 
 def read_json(path: Path):
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Raises InputError: the file is not there, or is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there: run `dvc repro`, which makes it") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not readable as JSON ({error}): make it anew") from None
 
 
 def visible_files(folder: Path) -> list[Path]:

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
+import io
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFilter, ImageOps
 
+from arbooth.data.manifest import HEIC, READABLE, photo_files
+from arbooth.data.pictures import open_picture
 from arbooth.errors import InputError
 
-READABLE = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-HEIC = (".heic", ".heif", ".avif")
 MOST = 20
 Crop = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One checked photo: upright RGB pixels and the digest of its decoded content."""
+    """One checked photo: upright RGB pixels, the digest of its decoded content, and what to tell of it."""
 
     path: Path
     image: Image.Image
     digest: str
+    note: str | None
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,18 @@ def read_photos(folder: Path, smallest: int, max_pixels: int) -> Photos:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder of photos")
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    files = [p for p in files if p.suffix.lower() in (*READABLE, *HEIC)]
+    files = photo_files(folder)
     if not files:
         raise InputError(f"{folder} holds no photos: put 1 to {MOST} of {', '.join(READABLE)} there")
     if len(files) > MOST:
         raise InputError(f"{folder} holds {len(files)} photos: keep the best {MOST} or fewer")
     photos, problems, notes = [], [], []
+    others = [p.name for p in sorted(folder.iterdir()) if p not in files and not p.name.startswith(".")]
+    if others:
+        more = ", ..." if len(others) > 3 else ""
+        notes.append(
+            f"{len(others)} files or folders in {folder} are no photos and are left out: {', '.join(others[:3])}{more}"
+        )
     seen: dict[str, str] = {}
     for path in files:
         try:
@@ -63,6 +70,8 @@ def read_photos(folder: Path, smallest: int, max_pixels: int) -> Photos:
         if photo.digest in seen:
             notes.append(f"{path.name} shows the same pixels as {seen[photo.digest]}: it counts twice")
         seen.setdefault(photo.digest, path.name)
+        if photo.note:
+            notes.append(f"{path.name}: {photo.note}")
         photos.append(photo)
     if problems:
         raise InputError(f"{len(problems)} of {len(files)} photos in {folder} can't be used:\n" + "\n".join(problems))
@@ -74,40 +83,59 @@ def _read(path: Path, smallest: int, max_pixels: int) -> Photo:
         raise InputError("HEIC is not read: export it as JPEG or PNG")
     if path.stat().st_size == 0:
         raise InputError("the file is empty")
+    note = None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                width, height = opened.size
-                if width * height > max_pixels:
-                    raise InputError(f"{width}x{height} is over the limit of {max_pixels} pixels: make it smaller")
-                if min(width, height) < smallest:
-                    raise InputError(f"{width}x{height} is too small: the shorter side must be at least {smallest}")
-                opened.load()
-                image = to_rgb(ImageOps.exif_transpose(opened))
-    except Image.DecompressionBombError:
-        raise InputError(f"its size is over the limit of {max_pixels} pixels: make it smaller") from None
-    except UnidentifiedImageError:
-        raise InputError("not a picture that can be read: export it again as JPEG or PNG") from None
+        with open_picture(path, max_pixels) as opened:
+            width, height = opened.size
+            if min(width, height) < smallest:
+                raise InputError(f"{width}x{height} is too small: the shorter side must be at least {smallest}")
+            image, note = to_rgb(ImageOps.exif_transpose(opened))
     except InputError:
         raise
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, OverflowError, TypeError, struct.error) as error:
         raise InputError(f"the file is damaged ({error}): export it again as JPEG or PNG") from None
-    return Photo(path, image, hashlib.sha256(image.tobytes() + str(image.size).encode()).hexdigest())
+    return Photo(path, image, hashlib.sha256(image.tobytes() + str(image.size).encode()).hexdigest(), note)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB: alpha on white, 16 bits scaled down, palettes and CMYK converted."""
+def to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
+    """Any mode to sRGB: alpha on white, deep greys scaled to 8 bits, an embedded profile followed.
+
+    Returns:
+        The picture, and what to tell of it: its profile can't be read, so its colours are taken as they are.
+
+    Raises:
+        InputError: numbers that are not finite.
+    """
+    profile = image.info.get("icc_profile")
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        if values.max(initial=0) > 255:
-            values = values / 257
-        return Image.fromarray(values.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+        return _grey(image).convert("RGB"), None
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    elif image.mode not in ("CMYK", "L", "RGB"):
+        image = image.convert("RGB")
+    if not profile:
+        return image.convert("RGB"), None
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in (ImageCms.getProfileDescription(source) or "").lower():
+            return image.convert("RGB"), None
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return image.convert("RGB"), "its colour profile can't be read: its colours are taken as they are"
+    return converted or image.convert("RGB"), None
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """Integers of more than 8 bits, or floats that fill 0 to 1 or 0 to 255, as 8 bits."""
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise InputError("it holds numbers that are not finite: export it again as JPEG or PNG")
+    if image.mode == "F" and values.max(initial=0) <= 1:
+        values = values * 255
+    elif values.max(initial=0) > 255:
+        values = values / 257
+    return Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
 
 
 def fit_to(image: Image.Image, height: int, width: int, crop: Crop | None = None) -> Image.Image:
@@ -124,3 +152,16 @@ def fit_to(image: Image.Image, height: int, width: int, crop: Crop | None = None
     image = image.resize(size, Image.Resampling.BILINEAR)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
+
+
+def look_like_photographs(photos: list[Photo]) -> bool:
+    """Whether a camera made them: drawings have large areas without any grain."""
+    shares = []
+    for photo in photos:
+        small = photo.image.convert("L")
+        small.thumbnail((256, 256), Image.Resampling.BILINEAR)
+        high, low = (
+            np.asarray(small.filter(kind(3)), dtype=int) for kind in (ImageFilter.MaxFilter, ImageFilter.MinFilter)
+        )
+        shares.append(float((high - low <= 3).mean()))
+    return sum(shares) / len(shares) < 0.5

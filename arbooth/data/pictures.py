@@ -4,31 +4,67 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from arbooth.data.files import whole_file
+from arbooth.errors import InputError
 
 KEY = "arbooth"
+# What is opened: Pillow has readers that start other programs (EPS starts Ghostscript).
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+MAX_PIXELS = 120_000_000
+
+
+@contextmanager
+def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """A decoded picture, of a known format and bounded size whatever its name says.
+
+    Raises:
+        InputError: it is too large, or not a picture of these formats.
+    """
+    too_large = f"over the limit of {max_pixels} pixels: make it smaller"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as opened:
+                width, height = opened.size
+                if width * height > max_pixels:
+                    raise InputError(f"{width}x{height} is {too_large}")
+                opened.load()
+                yield opened
+    except Image.DecompressionBombError:
+        raise InputError(f"its size is {too_large}") from None
+    except UnidentifiedImageError:
+        raise InputError("not a picture that can be read: export it again as JPEG or PNG") from None
 
 
 def read_pictures(paths: Sequence[Path]) -> Tensor:
     """RGB pictures of one size as [B,3,H,W] in [0,1], float32.
 
     Raises:
-        FileNotFoundError: the list is empty.
+        InputError: there are none, one is damaged, or their sizes differ.
     """
     if not paths:
-        raise FileNotFoundError("there are no pictures to read")
+        raise InputError("there are no pictures to read: run `dvc repro`, which makes them")
     arrays = []
     for path in paths:
-        with Image.open(path) as image:
-            arrays.append(np.asarray(image.convert("RGB")))
+        try:
+            with open_picture(path) as image:
+                arrays.append(np.asarray(image.convert("RGB")))
+        except FileNotFoundError:
+            raise InputError(f"{path} is not there: run `dvc repro`, which makes it") from None
+        except (OSError, ValueError, SyntaxError) as error:
+            raise InputError(f"{path} can't be read ({error}): delete it and run `dvc repro`") from None
+    if len({array.shape for array in arrays}) > 1:
+        raise InputError(f"the pictures in {paths[0].parent} have different sizes: delete them and run `dvc repro`")
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
 
 
@@ -48,5 +84,5 @@ def write_picture(path: Path, pixels: np.ndarray, record: dict) -> None:
 
 def read_origin(path: Path) -> dict:
     """The record of a picture that `write_picture` wrote; empty for others."""
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         return json.loads(image.info.get(KEY, "{}"))

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from arbooth.data.tensors import read_tensors, write_tensors
+from arbooth.data.tensors import Wanted, check_tensors, read_tensors, write_tensors
 from arbooth.method.prior import ClassPrior
+from arbooth.model.quantizer import Quantizer
 
 
 def write_prior(path: Path, prior: ClassPrior, header: dict[str, str]) -> None:
@@ -20,8 +21,14 @@ def write_prior(path: Path, prior: ClassPrior, header: dict[str, str]) -> None:
     write_tensors(path, tensors, header)
 
 
-def read_prior(path: Path, expected: dict[str, str]) -> ClassPrior:
+def read_prior(path: Path, expected: dict[str, str], quantizer: Quantizer) -> ClassPrior:
+    """Raises InputError: missing, damaged, stale, or not what this quantiser reads."""
     tensors = read_tensors(path, expected)
-    width = tensors["margins"].shape[-1]
+    width, length = quantizer.token_bits, quantizer.schedule.length
+    samples = len(tensors["bits"]) if "bits" in tensors and tensors["bits"].ndim else None
+    logits: Wanted = (torch.float16, (samples, length, width))
+    wanted: dict[str, Wanted] = {"bits": (torch.uint8, (None, length, (width + 7) // 8)), "margins": logits}
+    wanted["features"] = (torch.float32, (None, None))
+    check_tensors(path, tensors, wanted | ({"zeros": logits} if "zeros" in tensors else {}))
     bits = torch.from_numpy(np.unpackbits(tensors["bits"].numpy(), axis=-1, count=width)).bool()
     return ClassPrior(bits, tensors["margins"], tensors.get("zeros"), tensors["features"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -9,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from arbooth.data.files import whole_file
+from arbooth.data.tensors import checksum
+
+logger = logging.getLogger(__name__)
 
 
 class ResumeFile:
@@ -50,15 +55,24 @@ class ResumeFile:
         return time.monotonic() - self._last >= self._pause
 
     def load(self) -> dict | None:
+        """The state of this run, or nothing: a file of another run, or a damaged one, is as good as none."""
         if not self.path.is_file():
             return None
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
-        return state["state"] if state.get("key") == self.key else None
+        try:
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            state = saved["state"]
+            damaged = saved["checksum"] != checksum(_tensors(state))
+        except Exception:  # torch has errors of its own for each kind of damage
+            damaged = True
+        if damaged:
+            logger.warning("%s is damaged: fine-tuning starts afresh", self.path)
+            return None
+        return state if saved.get("key") == self.key else None
 
     def save(self, state: dict) -> None:
         started = time.monotonic()
         with whole_file(self.path) as part:
-            torch.save({"key": self.key, "state": state}, part)
+            torch.save({"key": self.key, "state": state, "checksum": checksum(_tensors(state))}, part)
         self._last = time.monotonic()
         # Large networks take a while to save: at most a twentieth of the time goes into it.
         self._pause = max(self.seconds, 20 * (self._last - started))
@@ -66,3 +80,11 @@ class ResumeFile:
     def finish(self) -> None:
         """The run is done and its outputs are written."""
         self.path.unlink(missing_ok=True)
+
+
+def _tensors(tree: Any, prefix: str = "") -> dict[str, Tensor]:
+    """Every tensor of nested tables and lists, on the CPU, by its path."""
+    if isinstance(tree, Tensor):
+        return {prefix: tree.detach().cpu()}
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, (list, tuple)) else ()
+    return {name: value for key, below in items for name, value in _tensors(below, f"{prefix}/{key}").items()}

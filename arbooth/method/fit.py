@@ -20,7 +20,7 @@ from arbooth.errors import InputError, Interrupted
 from arbooth.method import losses
 from arbooth.method.prior import ClassPrior
 from arbooth.method.seeds import generator
-from arbooth.method.tuning import KINDS
+from arbooth.method.tuning import KINDS, check_finite
 from arbooth.model.quantizer import Quantizer, SelfCorrection
 from arbooth.model.text import Prompt
 from arbooth.model.transformer import Text, Transformer
@@ -234,10 +234,18 @@ def fit(
     for _ in progress(range(run.step_number, settings.steps)):
         row = run.step()
         if not math.isfinite(row["loss"]):
-            raise InputError(f"the loss is {row['loss']} at step {run.step_number}: lower finetune.learning_rate")
+            raise InputError(
+                f"the loss is {row['loss']} at step {run.step_number}: lower finetune.learning_rate, "
+                "finetune.identifier_learning_rate or finetune.prior_weight"
+            )
         if resume is not None and (resume.stopping() or resume.due()):
             resume.save(run.state())
             if resume.stopping():
                 raise Interrupted(f"stopped after step {run.step_number} of {settings.steps}")
     parameters = {name: p.detach() for name, p in run.parameters.items()}
+    try:
+        check_finite({"identifier": run.identifier.detach(), **parameters})
+    except ValueError as error:
+        rates = "finetune.learning_rate or finetune.identifier_learning_rate"
+        raise InputError(f"the last step left {error}: lower {rates}") from None
     return FitResult(parameters, run.identifier.detach(), run.history)

@@ -6,6 +6,8 @@ import re
 
 from arbooth.model.identifier import IDENTIFIER
 
+LONGEST = 2000
+
 
 def with_class(template: str, noun: str) -> str:
     """A training template, say "a photo of <S*> {class}", with the noun in its place."""
@@ -24,10 +26,22 @@ def without_identifier(prompt: str) -> str:
 
 def check_prompt(prompt: str, has_subject: bool) -> None:
     """Raises ValueError: the prompt is empty, or its identifier has nothing to stand for."""
+    if not prompt.isprintable() or (not prompt.isascii() and not _is_text(prompt)):
+        raise ValueError("the prompt holds characters that are no text: write it again")
+    if len(prompt) > LONGEST:
+        raise ValueError(f"the prompt has {len(prompt)} characters: shorten it to {LONGEST}")
     if not prompt.strip():
         raise ValueError(f"the prompt is empty: write what to paint, say 'a {IDENTIFIER} cat in the snow'")
     if not has_subject and IDENTIFIER in prompt:
         raise ValueError(f"the prompt holds {IDENTIFIER}, but no subject is chosen")
-    odd = [word for word in re.findall(r"<[^<>\s]*>", prompt) if word != IDENTIFIER]
+    odd = re.findall(r"<[^<>]*>|\{[^{}]*\}", prompt.replace(IDENTIFIER, ""))
     if odd:
-        raise ValueError(f"the prompt holds {odd[0]}; the identifier is written {IDENTIFIER}")
+        raise ValueError(f"the prompt holds {odd[0][:40]}; the identifier is written {IDENTIFIER}")
+
+
+def _is_text(prompt: str) -> bool:
+    """Whether it can be written down: the command line hands over broken encodings as lone surrogates."""
+    try:
+        return bool(prompt.encode())
+    except UnicodeEncodeError:
+        return False

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from arbooth.method.layers import select_parameters
-from arbooth.model.transformer import Transformer, kept_type
+from arbooth.model.transformer import DTYPES, Transformer, kept_type
 
 Tensors = Mapping[str, Tensor]
 
@@ -45,8 +45,8 @@ class FullTuning:
         """Raises ValueError: names or shapes that the network lacks."""
         shapes = {name: parameter.shape for name, parameter in net.named_parameters()}
         for name, value in tensors.items():
-            if shapes.get(name) != value.shape:
-                raise ValueError(f"{name} {tuple(value.shape)}, which this base lacks")
+            if shapes.get(name) != value.shape or value.dtype not in DTYPES.values():
+                raise ValueError(f"{name} {tuple(value.shape)} of {value.dtype}, which this base lacks")
 
     @contextmanager
     def applied(self, tensors: Tensors, net: Transformer) -> Iterator[None]:

@@ -5,6 +5,7 @@ Shape suffixes: B pictures, N tokens of one scale, P bits of a token, D bits of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,9 @@ class Sampling:
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
         temperatures = self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
+        guidances = self.guidance if isinstance(self.guidance, tuple) else (self.guidance,)
+        if not temperatures or not guidances or not all(map(math.isfinite, (*temperatures, *guidances))):
+            raise ValueError(f"guidance and temperature must be finite, got {self.guidance} and {self.temperature}")
         if min(temperatures) <= 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}; use top_k=1 for greedy")
 

@@ -41,7 +41,7 @@ class TextEncoder:
     Args:
         model: a `transformers` T5EncoderModel, frozen.
         tokenizer: its `transformers` tokenizer.
-        longest: prompts are cut after this many tokens.
+        longest: longer prompts are refused.
 
     Raises:
         ValueError: the embedding table has no unused row for the identifier.
@@ -62,20 +62,26 @@ class TextEncoder:
 
     def unknown_words(self, prompt: str) -> list[str]:
         """Words that the encoder's word list lacks altogether."""
-        unknown = self.tokenizer.unk_token_id
-        words = prompt.replace(IDENTIFIER, " ").split()
-        return [w for w in words if unknown in self.tokenizer(w, add_special_tokens=False).input_ids]
+        return unknown_words(self.tokenizer, prompt)
 
     @torch.no_grad()
     def encode(self, prompt: str) -> Prompt:
         """Features of one prompt, float32 or better.
 
         Raises:
-            ValueError: the prompt is empty.
+            ValueError: the prompt is empty, or longer than the encoder reads: nothing is cut off.
         """
         if not prompt.strip():
             raise ValueError("a prompt must hold at least one word")
-        ids = self.tokenizer(prompt, truncation=True, max_length=self.longest, return_tensors="pt").input_ids
+        ids = self.tokenizer(prompt, truncation=False, verbose=False, return_tensors="pt").input_ids
+        if ids.shape[1] > self.longest:
+            raise ValueError(f"the prompt has {ids.shape[1]} tokens, the text encoder reads {self.longest}: shorten it")
         hidden = self.model(input_ids=ids.to(self.model.device)).last_hidden_state[0]
         rows = tuple(i for i, token in enumerate(ids[0].tolist()) if token == self.identifier)
         return Prompt(hidden.float(), rows)
+
+
+def unknown_words(tokenizer, prompt: str) -> list[str]:
+    """Words of a prompt that a word list lacks altogether."""
+    unknown, words = tokenizer.unk_token_id, prompt.replace(IDENTIFIER, " ").split()
+    return [word for word in words if unknown in tokenizer(word, add_special_tokens=False).input_ids]

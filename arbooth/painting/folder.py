@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import statistics
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from PIL import Image
 from arbooth.data.files import write_json
 from arbooth.data.pictures import write_picture
 from arbooth.errors import InputError
+from arbooth.model.sampling import Sampling
 from arbooth.painting.painter import Painter, Painting
 from arbooth.painting.sheet import contact_sheet
 from arbooth.progress import track
@@ -36,11 +39,23 @@ def paint_to_folder(
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give a folder for the pictures")
     pairs = [(prompt, index) for index in range(n)]
-    paintings = painter.paint(pairs, seed, painter.sampling(**given), subject, partial(track, label="generate"))
-    stem = f"{re.sub(r'[^a-z0-9]+', '-', prompt.lower()).strip('-')[:60]}-seed{seed}"
-    files = [folder / f"{stem}-{index}.png" for index in range(n)]
-    for path, painting in zip(files, paintings):
-        write_picture(path, painting.pixels, painting.record)
-    sheet = folder / f"{stem}-sheet.png"
-    contact_sheet(sheet, [(prompt, [Image.fromarray(p.pixels) for p in paintings])])
-    return [*files, sheet], statistics.median(p.seconds for p in paintings)
+    sampling = painter.sampling(**given)
+    paintings = painter.paint(pairs, seed, sampling, subject, partial(track, label="generate"))
+    stem = stem_of(prompt, seed, sampling)
+    names = [*(f"{stem}-{index}.png" for index in range(n)), f"{stem}-sheet.png"]
+    # All are written before any takes its place: a full disk leaves none.
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=folder) as aside:
+        for name, painting in zip(names, paintings):
+            write_picture(Path(aside) / name, painting.pixels, painting.record)
+        contact_sheet(Path(aside) / names[-1], [(prompt, [Image.fromarray(p.pixels) for p in paintings])])
+        for name in names:
+            (Path(aside) / name).replace(folder / name)
+    return [folder / name for name in names], statistics.median(p.seconds for p in paintings)
+
+
+def stem_of(prompt: str, seed: int, sampling: Sampling) -> str:
+    """How files are called: the prompt's first words for people, a digest of all that tells pictures apart."""
+    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:48].strip("-") or "picture"
+    digest = hashlib.sha256(f"{prompt}\0{sampling}".encode()).hexdigest()[:8]
+    return f"{words}-{digest}-seed{seed}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +19,8 @@ from arbooth.errors import InputError
 from arbooth.method.painting import paint, picture_generator
 from arbooth.method.prompts import check_prompt
 from arbooth.model.sampling import Sampling
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,13 @@ class Painter:
         # Adapters change the network in place: one picture at a time, whoever asks.
         self._lock = threading.Lock()
 
-    def add(self, path: Path) -> Adapter:
+    def add(self, path: Path, subject: str | None = None) -> Adapter:
         """Read an adapter and keep it under its subject's name.
 
         Raises:
-            InputError: it is not an adapter, or belongs to another base.
+            InputError: it is not an adapter, or belongs to another base, or to another subject than asked.
         """
-        adapter = read_adapter(path)
+        adapter = read_adapter(path, subject)
         check_fits(adapter, self.net, self.base.hash)
         self.adapters[adapter.subject] = (adapter, _digest(adapter))
         return adapter
@@ -92,8 +95,12 @@ class Painter:
         origin = {"base": self.base.name, "base_hash": self.base.hash, "subject": subject, "adapter": digest}
         paintings = []
         try:
-            for prompt, _ in prompts:
+            for prompt in dict.fromkeys(prompt for prompt, _ in prompts):
                 check_prompt(prompt, adapter is not None)
+                unknown = self.encoder.unknown_words(prompt)
+                if unknown:
+                    words = ", ".join(unknown)
+                    logger.warning("base %r does not know the words %s: they do little", self.base.name, words)
             with self._lock, applied(adapter, self.net):
                 encoded = {prompt: self.encoder.encode(prompt) for prompt in dict.fromkeys(p for p, _ in prompts)}
                 for prompt, index in progress(prompts):

@@ -24,34 +24,123 @@ def ledger(tracking_uri: str) -> Iterator[MlflowClient]:
     """A client of the tracking server and registry at an address.
 
     Raises:
-        InputError: the address can't be used.
+        InputError: the address can't be used, or MLflow refuses something there.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    if tracking_uri.startswith(SQLITE):
-        Path(tracking_uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
     import mlflow
     from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
 
     for chatty in ("alembic", "mlflow"):  # after the import, which sets levels of its own
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    where = f"MLflow at {without_secrets(tracking_uri)}"
     try:
-        yield mlflow.MlflowClient(tracking_uri, tracking_uri)
-    except MlflowException as error:
+        with _opening(tracking_uri):
+            client = mlflow.MlflowClient(tracking_uri, tracking_uri)
+            client.search_experiments(max_results=1)
+    except ModuleNotFoundError as error:
+        raise InputError(f"{where} needs {error.name}: run `pip install 'arbooth[postgres]'`") from None
+    except Exception as error:  # a wrong address has another exception in every layer below
         # MLflow's own message may hold the address with its password; so would the chained exception.
-        reason = without_secrets(str(error).splitlines()[0])
-        raise InputError(f"MLflow at {without_secrets(tracking_uri)}: {reason}") from None
+        raise InputError(f"{where}: {_first_line(error)}") from None
+    try:
+        yield client
+    except (MlflowException, SQLAlchemyError, RequestException) as error:
+        raise InputError(f"{where}: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return without_secrets(next(iter(str(error).splitlines()), type(error).__name__))
+
+
+@contextmanager
+def _opening(tracking_uri: str) -> Iterator[None]:
+    """Alone, where a database of one file may have to be made: two that make it at once are in each other's way."""
+    if not tracking_uri.startswith(SQLITE):
+        yield
+        return
+    from filelock import FileLock
+
+    database = Path(tracking_uri.removeprefix(SQLITE))
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{database}.opening"):
+        yield
 
 
 def experiment_of(client: MlflowClient, name: str, tracking_uri: str) -> str:
-    """The experiment's id; one in a local database keeps its artifacts beside it, not in the working folder."""
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return found.experiment_id
-    beside = None
+    """The experiment's id; one in a local database keeps its artifacts beside it, not in the working folder.
+
+    Raises:
+        InputError: it was deleted, or its artifacts are where this database is no more.
+    """
+    found, beside = client.get_experiment_by_name(name), None
     if tracking_uri.startswith(SQLITE):
         beside = (Path(tracking_uri.removeprefix(SQLITE)).absolute().parent / "mlartifacts").as_uri()
-    return client.create_experiment(name, artifact_location=beside)
+    if found is None:
+        return client.create_experiment(name, artifact_location=beside)
+    if found.lifecycle_stage == "deleted":
+        raise InputError(
+            f"the MLflow experiment {name!r} was deleted: run `mlflow experiments restore -x {found.experiment_id}`, "
+            "or set publish.experiment to another name"
+        )
+    kept = found.artifact_location
+    if kept.startswith("file:") and kept != beside and not Path(kept.removeprefix("file://")).is_dir():
+        raise InputError(
+            f"MLflow's database says that its artifacts lie in {kept}, which is not there: the project was moved. "
+            "Run `arbooth doctor --fix`, which tells the database where they are"
+        )
+    return found.experiment_id
+
+
+def has_artifacts(source: str, tracking_uri: str) -> bool:
+    """Whether a registered version's files are where the registry says."""
+    import mlflow
+
+    try:
+        return bool(mlflow.artifacts.list_artifacts(artifact_uri=source, tracking_uri=tracking_uri))
+    except Exception:  # every store has its own way to say no
+        return False
+
+
+def lost_versions(tracking_uri: str, names: list[str]) -> list[str]:
+    """Registered versions with an alias whose files are not there, as "NAME version N"."""
+    with ledger(tracking_uri) as client:
+        models = [m for name in names for m in client.search_registered_models(f"name = '{name}'")]
+        versions = {(m.name, str(number)) for m in models for number in m.aliases.values()}
+        return [
+            f"{name} version {number}"
+            for name, number in sorted(versions)
+            if not has_artifacts(client.get_model_version(name, number).source, tracking_uri)
+        ]
+
+
+def follow_move(tracking_uri: str) -> list[str]:
+    """Tell a local database whose folder was moved where its artifacts are now; returns the old places.
+
+    MLflow records absolute paths and has no call to change them.
+    """
+    if not tracking_uri.startswith(SQLITE) or not Path(tracking_uri.removeprefix(SQLITE)).is_file():
+        return []
+    from sqlalchemy import create_engine, inspect, text
+
+    now = (Path(tracking_uri.removeprefix(SQLITE)).absolute().parent / "mlartifacts").as_uri()
+    engine = create_engine(tracking_uri)
+    with engine.begin() as connection:
+        found = connection.execute(text("SELECT DISTINCT artifact_location FROM experiments")).scalars().all()
+        moved = [old for old in found if old and old.endswith("/mlartifacts") and old != now]
+        moved = [old for old in moved if not Path(old.removeprefix("file://")).is_dir()]
+        for table in inspect(engine).get_table_names() if moved else ():
+            for column in inspect(engine).get_columns(table):
+                if str(column["type"]).startswith(("VARCHAR", "TEXT")):
+                    name = column["name"]
+                    swap = text(
+                        f'UPDATE "{table}" SET "{name}" = replace("{name}", :old, :now) WHERE "{name}" LIKE :like'
+                    )
+                    for old in moved:
+                        connection.execute(swap, {"old": old, "now": now, "like": f"{old}%"})
+    return moved
 
 
 def fetch(uri: str, tracking_uri: str) -> Path:

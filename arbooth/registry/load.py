@@ -7,7 +7,7 @@ from pathlib import Path
 from arbooth.data.adapters import Adapter, read_adapter
 from arbooth.data.bases import Base, load_base
 from arbooth.data.files import read_json
-from arbooth.errors import InputError
+from arbooth.errors import InputError, checked_name
 from arbooth.painting.painter import Painter
 from arbooth.project import Project
 
@@ -28,7 +28,7 @@ def painter_of(project: Project, target: str) -> tuple[Painter, str | None]:
     adapter = None if target == "base" else project.adapter(target, params)
     params = params.of_subject(target) if adapter else params
     painter = Painter(project.base(params), params.sampling, project.device, params.compute)
-    return painter, painter.add(adapter).subject if adapter else None
+    return painter, painter.add(adapter, target).subject if adapter else None
 
 
 def painter_of_folder(project: Project, folder: Path) -> tuple[Painter, str]:
@@ -64,6 +64,7 @@ def load_registered(project: Project, path: Path, reference: Path) -> tuple[Pain
 
 def _base(project: Project, adapter: Adapter, saved: dict) -> Base:
     shape = adapter.settings["picture"]
+    checked_name(saved["name"], "the base of a registered model")
     if saved["name"] == "embedded":
         return load_base("embedded", ratio=shape["ratio"], pixels=shape["pixels"])
     return Base(saved["name"], saved["record"], project.weights / saved["name"], shape["ratio"], shape["pixels"])

@@ -20,7 +20,7 @@ from arbooth.data.adapters import read_adapter, write_adapter
 from arbooth.data.bases import Base
 from arbooth.data.files import read_json, sha256, write_json
 from arbooth.errors import InputError
-from arbooth.registry.ledger import experiment_of, ledger
+from arbooth.registry.ledger import experiment_of, has_artifacts, ledger
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,13 +80,13 @@ def publish(
     metrics = read_json(files.metrics)
     key = content_key(files, params)
     with ledger(tracking_uri) as client:
-        version = _version(client, name, key)
+        version = _version(client, name, key, tracking_uri)
         new = version is None
         if new:
             experiment_id = experiment_of(client, gate.experiment, tracking_uri)
             tags = {KEY: key, "subject": subject, "class": noun, "base": base.name, "base_hash": base.hash}
             run_id = _log_run(client, experiment_id, subject, tags, files, params, metrics)
-            model = _log_model(client, experiment_id, run_id, files.adapter, base, sampling)
+            model = _log_model(client, experiment_id, run_id, subject, files.adapter, base, sampling)
             if not client.search_registered_models(f"name = '{name}'"):
                 client.create_registered_model(name, description=f"{subject}, a {noun}, personalised with arbooth")
             # Its location, not `models:/ID`, which MLflow would look up at another caller's address.
@@ -128,10 +128,11 @@ def check_gate(metrics: dict[str, float], minimum: dict[str, float], maximum: di
     return failures
 
 
-def _version(client: MlflowClient, name: str, key: str):
-    """The registered version made of this content, if its run was finished."""
+def _version(client: MlflowClient, name: str, key: str, tracking_uri: str):
+    """The registered version made of this content, if its files are still there."""
     versions = client.search_model_versions(f"name = '{name}'")
-    return next((v for v in versions if v.tags.get(KEY) == key), None)
+    same = (version for version in versions if version.tags.get(KEY) == key)
+    return next((version for version in same if has_artifacts(version.source, tracking_uri)), None)
 
 
 def _alias(client: MlflowClient, name: str, alias: str, version) -> bool:
@@ -163,14 +164,14 @@ def _log_run(
 
 
 def _log_model(
-    client: MlflowClient, experiment_id: str, run_id: str, adapter: Path, base: Base, sampling: dict
+    client: MlflowClient, experiment_id: str, run_id: str, subject: str, adapter: Path, base: Base, sampling: dict
 ) -> LoggedModel:
     """The adapter with how it was judged in its header, and a reference to its base, as a logged model."""
     import mlflow
 
     with tempfile.TemporaryDirectory() as folder:
         kept, record = Path(folder) / "adapter.safetensors", Path(folder) / "base.json"
-        judged = read_adapter(adapter)
+        judged = read_adapter(adapter, subject)
         write_adapter(kept, replace(judged, settings={**judged.settings, "sampling": sampling}))
         write_json(record, {"name": base.name, "hash": base.hash, "record": base.record})
         mlflow.pyfunc.save_model(

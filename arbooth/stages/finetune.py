@@ -15,6 +15,7 @@ from arbooth.data.adapters import Adapter, write_adapter
 from arbooth.data.bases import Base
 from arbooth.data.caches import SubjectTokens, read_subject
 from arbooth.data.files import sha256, whole_folder
+from arbooth.data.manifest import photo_files, photos_digest
 from arbooth.data.priors import read_prior
 from arbooth.data.resume import ResumeFile
 from arbooth.data.tensors import origin
@@ -50,10 +51,12 @@ class Inputs:
 def read_inputs(params: Params, base: Base, key: str, reads: dict[str, Path]) -> Inputs:
     """Raises InputError: a cache is missing, or was made with something else."""
     prompt = with_class(params.templates.subject, params.noun(key))
-    tokens = read_subject(reads["tokens"], origin(base.hash, base.quantizer, prompt=prompt))
+    photos = photos_digest(photo_files(reads["photos"]))
+    expected = origin(base.hash, base.quantizer, prompt=prompt, subject=key, photos=photos)
+    tokens = read_subject(reads["tokens"], expected, base.quantizer)
     recipe, prior = fit_settings(params), None
     if recipe.prior != "none":
-        prior = read_prior(reads["prior"], prior_stage.header(params, base, params.class_of(key)))
+        prior = read_prior(reads["prior"], prior_stage.header(params, base, params.class_of(key)), base.quantizer)
     return Inputs(base, tokens, prior, recipe)
 
 

@@ -38,7 +38,7 @@ def prompts_of(params: Params, key: str) -> list[dict]:
 def run(job: Job) -> None:
     params = job.params
     painter = Painter(job.base, params.sampling, job.device, params.compute)
-    painter.add(job.reads["adapter"])
+    painter.add(job.reads["adapter"], job.key)
     wanted = prompts_of(params, job.key)
     paintings = painter.paint(
         [(row["prompt"], row["index"]) for row in wanted],

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from typing import TYPE_CHECKING
 
 from arbooth.data.bases import Base
 from arbooth.data.files import whole_folder, write_json
+from arbooth.data.manifest import MANIFEST, photos_digest
 from arbooth.data.photos import fit_to, read_photos
 from arbooth.errors import InputError
 
@@ -20,8 +22,8 @@ def run(job: Job) -> None:
     base: Base = job.base
     height, width = base.picture_size
     photos = read_photos(job.reads["photos"], min(height, width) // 2, job.project.settings.max_pixels)
-    crops = job.params.subjects[job.key].crops
-    unknown = sorted(set(crops) - {p.path.name for p in photos.photos})
+    crops = {_same(name): crop for name, crop in job.params.subjects[job.key].crops.items()}
+    unknown = sorted(set(crops) - {_same(p.path.name) for p in photos.photos})
     if unknown:
         raise InputError(f"subjects.{job.key}.crops names photos that are not there: {', '.join(unknown)}")
     for note in photos.warnings:
@@ -29,7 +31,13 @@ def run(job: Job) -> None:
     manifest = []
     with whole_folder(job.writes["images"]) as folder:
         for index, photo in enumerate(photos.photos):
-            crop = crops.get(photo.path.name)
+            crop = crops.get(_same(photo.path.name))
             fit_to(photo.image, height, width, crop).save(folder / f"{index:02d}.png")
             manifest.append({"photo": photo.path.name, "pixels": photo.digest, "crop": crop})
-        write_json(folder / "manifest.json", {"height": height, "width": width, "photos": manifest})
+        digest = photos_digest([photo.path for photo in photos.photos])
+        write_json(folder / MANIFEST, {"height": height, "width": width, "photos": manifest, "digest": digest})
+
+
+def _same(name: str) -> str:
+    """A file's name in one spelling: macOS writes é as two characters."""
+    return unicodedata.normalize("NFC", name)

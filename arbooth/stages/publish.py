@@ -53,6 +53,11 @@ def publish_subject(project: Project, params: Params, subject: str, reads: Paths
 
 
 def run(job: Job) -> None:
+    if job.params.evaluate.encoders == "embedded" and job.params.base != "embedded":
+        logger.warning(
+            "base %r was scored by the embedded encoders, which know drawings only: set evaluate.encoders to corrected",
+            job.params.base,
+        )
     for subject in job.params.subjects:
         done = publish_subject(job.project, job.params.of_subject(subject), subject, job.reads)
         logger.info(describe(done))

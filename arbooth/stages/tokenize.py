@@ -12,6 +12,8 @@ import torch
 
 from arbooth.data.bases import Base
 from arbooth.data.caches import SubjectTokens, write_subject
+from arbooth.data.files import read_json
+from arbooth.data.manifest import MANIFEST
 from arbooth.data.pictures import read_pictures
 from arbooth.data.tensors import origin
 from arbooth.method.prompts import with_class
@@ -36,5 +38,6 @@ def run(job: Job) -> None:
         logger.warning("base %r does not know the words %s", base.name, ", ".join(unknown))
     encoded = encoder.encode(prompt)
     encoded.features = encoded.features.cpu()
-    header = origin(base.hash, base.quantizer, prompt=prompt)
+    photos = read_json(job.reads["images"] / MANIFEST)["digest"]
+    header = origin(base.hash, base.quantizer, prompt=prompt, subject=job.key, photos=photos)
     write_subject(job.writes["tokens"], SubjectTokens(features, encoded), header)

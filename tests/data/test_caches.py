@@ -4,28 +4,33 @@ import torch
 from arbooth.data import caches, priors, tensors
 from arbooth.errors import InputError
 from arbooth.method.prior import ClassPrior
+from arbooth.model.quantizer import Quantizer
+from arbooth.model.schedule import Schedule
 from arbooth.model.text import Prompt
+
+SMALL = Quantizer(Schedule.custom([[1, 1], [2, 2], [4, 4]]), 8)
+EMBEDDED = Quantizer(Schedule.custom([[1, 1], [2, 2], [3, 3], [5, 5], [8, 8]]), 32)
 
 
 def test_a_prior_survives_the_disk_and_takes_little_room(tmp_path):
     prior = ClassPrior(
-        torch.rand(4, 21, 9) > 0.5, torch.randn(4, 21, 9).half(), torch.randn(4, 21, 9).half(), torch.randn(5, 16)
+        torch.rand(4, 21, 8) > 0.5, torch.randn(4, 21, 8).half(), torch.randn(4, 21, 8).half(), torch.randn(5, 16)
     )
     priors.write_prior(tmp_path / "p.safetensors", prior, {"base": "x"})
-    again = priors.read_prior(tmp_path / "p.safetensors", {"base": "x"})
+    again = priors.read_prior(tmp_path / "p.safetensors", {"base": "x"}, SMALL)
     for name in ("bits", "margins", "zeros", "features"):
         assert torch.equal(getattr(prior, name), getattr(again, name)), name
-    lean = ClassPrior(torch.rand(64, 105, 32) > 0.5, torch.randn(64, 105, 32).half(), None, torch.randn(5, 16))
+    lean = ClassPrior(torch.rand(64, 103, 32) > 0.5, torch.randn(64, 103, 32).half(), None, torch.randn(5, 16))
     priors.write_prior(tmp_path / "q.safetensors", lean, {})
     # L*d half-precision numbers a sample, and a bit for each of them.
-    assert (tmp_path / "q.safetensors").stat().st_size < 64 * 105 * 32 * 2.2 + 2000
-    assert priors.read_prior(tmp_path / "q.safetensors", {}).zeros is None
+    assert (tmp_path / "q.safetensors").stat().st_size < 64 * 103 * 32 * 2.2 + 2000
+    assert priors.read_prior(tmp_path / "q.safetensors", {}, EMBEDDED).zeros is None
 
 
 def test_subject_tokens_survive_the_disk(tmp_path):
     tokens = caches.SubjectTokens(torch.randn(3, 8, 4, 4), Prompt(torch.randn(6, 16), (3,)))
     caches.write_subject(tmp_path / "t.safetensors", tokens, {"base": "x"})
-    again = caches.read_subject(tmp_path / "t.safetensors", {"base": "x"})
+    again = caches.read_subject(tmp_path / "t.safetensors", {"base": "x"}, SMALL)
     assert torch.equal(again.features, tokens.features)
     assert again.prompt.identifier_rows == (3,)
 

@@ -65,7 +65,7 @@ def test_sixteen_bits_are_scaled(tmp_path):
 def test_palette_with_transparency(tmp_path):
     image = noise().convert("P")
     save(tmp_path, "a.png", image, transparency=0)
-    assert to_rgb(Image.open(tmp_path / "a.png")).mode == "RGB"
+    assert to_rgb(Image.open(tmp_path / "a.png"))[0].mode == "RGB"
 
 
 def test_everything_wrong_is_named_in_one_error(tmp_path):

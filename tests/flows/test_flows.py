@@ -10,7 +10,7 @@ import time
 import pytest
 
 from arbooth.registry.ledger import ledger
-from tests.conftest import copy_project
+from tests.conftest import ROOT, copy_project
 from tests.registry.test_served import wait_until_up
 
 pytestmark = pytest.mark.heavy
@@ -29,7 +29,7 @@ def prefect(tmp_path_factory):
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "ARBOOTH_PROJECT": str(folder),
-        "PYTHONPATH": str(folder),
+        "PYTHONPATH": str(ROOT),
     }
     started = []
 

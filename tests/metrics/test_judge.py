@@ -26,5 +26,5 @@ def test_the_packed_judge_tells_scenes_apart():
 
 
 def test_a_missing_judge_is_one_sentence(tmp_path):
-    with pytest.raises(InputError, match="holds no judge"):
+    with pytest.raises(InputError, match="is not there"):
         load_judge(tmp_path)

@@ -61,9 +61,8 @@ def test_bad_requests_are_one_sentence(painter):
         painter.paint([("a cat", 0)], 0, painter.sampling(), "three")
     with pytest.raises(InputError, match="5 scales"):
         painter.paint([("a cat", 0)], 0, painter.sampling(guidance=(1.0, 2.0)))
-    # Prompts are cut at 512 tokens; the subject's rows make this one longer than the network reads.
-    with pytest.raises(InputError, match="1 to 512 tokens"):
-        painter.paint([("<S*> " + "cat " * 600, 0)], 0, painter.sampling(), "one")
+    with pytest.raises(InputError, match="600 tokens, the text encoder reads 512"):
+        painter.paint([("<S*> " + "a " * 598, 0)], 0, painter.sampling(), "one")
     with pytest.raises(InputError, match="top_p"):
         painter.sampling(top_p=2.0)
     with pytest.raises(InputError, match="magic"):

@@ -1,5 +1,6 @@
 """A real MLflow database."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -37,6 +38,8 @@ def files(tmp_path):
 
 def put(files, uri, tmp_path, subject="cat1", gate=GATE, **params):
     base = load_base("embedded")
+    if files.sheet.exists():
+        write_adapter(files.adapter, replace(read_adapter(files.adapter), subject=subject))
     return publish(subject, "cat", files, base, {"finetune": {"steps": 3}, **params}, SAMPLING, gate, uri)
 
 

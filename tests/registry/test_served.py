@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from arbooth.errors import InputError
 from arbooth.stages import run
 from tests.conftest import arbooth, copy_project, enter
 
@@ -39,7 +40,12 @@ def published(tmp_path_factory):
 def expected(published):
     """The pictures as `arbooth generate` paints them from the local adapter."""
     arbooth("generate", "poodle", ASKED["prompt"], "-n", "2", "--seed", "7", "--out", "local", cwd=published)
-    return [np.asarray(Image.open(published / "local" / f"a-s-dog-in-the-snow-seed7-{i}.png")) for i in range(2)]
+    return painted(published / "local")
+
+
+def painted(folder):
+    """The pictures of a folder, without their sheet."""
+    return [np.asarray(Image.open(path)) for path in sorted(folder.glob("*-[0-9].png"))]
 
 
 def pixels(answer):
@@ -49,9 +55,7 @@ def pixels(answer):
 def test_the_registry_paints_what_the_local_adapter_does(published, expected):
     target = "models:/arbooth-poodle@champion"
     arbooth("generate", target, ASKED["prompt"], "-n", "2", "--seed", "7", "--out", "remote", cwd=published)
-    for index, picture in enumerate(expected):
-        own = Image.open(published / "remote" / f"a-s-dog-in-the-snow-seed7-{index}.png")
-        assert np.array_equal(np.asarray(own), picture)
+    assert len(expected) == 2 and np.array_equal(painted(published / "remote"), expected)
 
 
 def test_pyfunc_predicts_and_refuses_unknown_names(published, expected, monkeypatch):
@@ -67,8 +71,30 @@ def test_pyfunc_predicts_and_refuses_unknown_names(published, expected, monkeypa
     for bad in ({"prompt": "a dog", "steps": 3}, {"n": 1}, {"prompt": "a dog", "n": 0}):
         with pytest.raises(mlflow.MlflowException):
             model.predict([bad])
-    with pytest.raises(ValueError, match="top_p"):
-        model.predict([{**ASKED, "top_p": 3.0}])
+    for odd in ({"top_p": 3.0}, {"guidance": float("nan")}, {"guidance": [1.0, 2.0]}, {"prompt": "a <S *> dog"}):
+        with pytest.raises(mlflow.MlflowException):
+            model.predict([{**ASKED, **odd}])
+
+
+def test_requests_are_bounded_and_refused_without_their_own_words():
+    import pandas as pd
+
+    from arbooth.registry.served import MOST, read_requests
+
+    frame = pd.DataFrame([{"prompt": "a dog", "n": 2, "top_k": 1}, {"prompt": "a cat"}])
+    assert [(r.n, r.top_k, r.guidance) for r in read_requests(frame)] == [(2, 1, None), (1, None, None)]
+    assert read_requests([{"prompt": "a dog", "seed": None}])[0].seed == 0
+    for bad in (
+        [{"prompt": "x" * 10**7}],
+        [{}] * 10**5,
+        [],
+        ["a dog"],
+        [{"prompt": "a", "n": MOST}] * 2,
+        [{"prompt": 3}],
+    ):
+        with pytest.raises(InputError) as error:
+            read_requests(bad)
+        assert len(str(error.value)) < 200 and "\n" not in str(error.value)
 
 
 def test_one_picture_through_four_doors_is_the_same_bytes(published, monkeypatch):
@@ -87,7 +113,8 @@ def test_one_picture_through_four_doors_is_the_same_bytes(published, monkeypatch
     assert (sampling["guidance"], sampling["temperature"]) == (2.5, 0.5)
 
     arbooth("generate", "poodle", row["prompt"], "-n", "1", "--out", "four", cwd=folder)
-    command = (folder / "four" / "a-s-dog-at-night-seed0-0.png").read_bytes()
+    (written,) = (folder / "four").glob("*-0.png")
+    command = written.read_bytes()
 
     painter, subject = painter_of(Project(folder), "poodle")
     (painting,) = painter.paint([(row["prompt"], 0)], 0, painter.sampling(), subject)
@@ -116,6 +143,8 @@ def test_http_serving(published, expected):
         with pytest.raises(urllib.error.HTTPError) as refused:
             ask(port, {"inputs": [{"prompt": "a dog", "steps": 3}]})
         assert refused.value.code == 400
+        body = refused.value.read().decode()
+        assert "request 0: steps" in body and "Traceback" not in body and len(body) < 500
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)
