@@ -28,6 +28,8 @@ app.add_typer(analyses, name="analyze")
 app.add_typer(subjects, name="subject")
 app.add_typer(bases, name="base")
 
+# A line of a message is cut there: it may repeat what somebody handed us.
+LONGEST = 600
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs, say finetune.steps=200")]
 
 
@@ -88,10 +90,14 @@ def generate(
     n: Annotated[int, typer.Option("-n", "--number", min=1, max=1000, help="how many pictures")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same bytes")] = 0,
     out: Annotated[Path | None, typer.Option(help="folder for PNGs and contact sheet [outputs/TARGET]")] = None,
-    guidance: Annotated[float | None, typer.Option(help="classifier-free guidance; 1 is none")] = None,
-    temperature: Annotated[float | None, typer.Option(help="above 0; lower is safer")] = None,
-    top_k: Annotated[int | None, typer.Option(min=0, help="1 is greedy")] = None,
-    top_p: Annotated[float | None, typer.Option(help="in (0, 1]")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="classifier-free guidance; 1 is none [as the subject was judged]")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="above 0; lower is safer [as the subject was judged]")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=0, help="1 is greedy [as the subject was judged]")] = None,
+    top_p: Annotated[float | None, typer.Option(help="in (0, 1] [as the subject was judged]")] = None,
 ) -> None:
     """Paint pictures of a subject from any prompt."""
     from arbooth.painting.folder import paint_to_folder
@@ -296,14 +302,20 @@ def _short(path: Path) -> str:
 def main() -> None:
     """Run the command line; bad input ends with one message and exit code 2."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
     except InputError as error:
         message = str(error)
     except OSError as error:  # a full or read-only disk, a folder where a file should be
         message = f"{error.filename or 'the disk'}: {error.strerror or error}: mend that, then run the same again"
-    else:
-        return
-    typer.echo(f"error: {printable(message)}", err=True)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # of the command line itself: an unknown option, a word for a number
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(error.format_message())
+            sys.exit(0)
+        message = f"{error.format_message()} (see `arbooth --help`)"
+    lines = (line if len(line) <= LONGEST else f"{line[:LONGEST]} ..." for line in printable(message).splitlines())
+    typer.echo("error: " + "\n".join(lines), err=True)
     sys.exit(2)
 
 

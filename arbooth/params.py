@@ -115,15 +115,15 @@ class Finetune(Section):
     steps: Count
     batch: Count
     accumulate: Count
-    learning_rate: float = Field(gt=0)
-    identifier_learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
+    learning_rate: float = Field(gt=0, le=1000)
+    identifier_learning_rate: float = Field(gt=0, le=1000)
+    weight_decay: float = Field(ge=0, le=1000)
     betas: tuple[Beta, Beta]
     identifier_tokens: int = Field(ge=1, le=64)
     coarse_scales: int = Field(ge=0, le=100)
-    coarse_weight: float = Field(ge=0)
-    fine_weight: float = Field(ge=0)
-    prior_weight: float = Field(ge=0)
+    coarse_weight: float = Field(ge=0, le=1_000_000)
+    fine_weight: float = Field(ge=0, le=1_000_000)
+    prior_weight: float = Field(ge=0, le=1_000_000)
     distillation: Literal["bernoulli", "joint"]
     drop_text: Chance
     correction_strength: Chance

@@ -64,7 +64,8 @@ class Settings(BaseSettings):
 
 def without_secrets(text: str) -> str:
     """Text with every address in it reduced to scheme, host and path: no user, password or query."""
-    return re.sub(r"([A-Za-z][\w+.-]*)://(\S*)", lambda found: f"{found[1]}://{_public(found[1], found[2])}", text)
+    text = re.sub(r"([A-Za-z][\w+.-]*)://(\S*)", lambda found: f"{found[1]}://{_public(found[1], found[2])}", text)
+    return re.sub(r"\?[^\s=?]+=\S*", "", text)  # the tail of an address that a library has taken apart
 
 
 def has_secret(uri: str) -> bool:

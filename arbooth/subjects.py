@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from arbooth.data.files import read_json, whole_folder
+from arbooth.data.manifest import photo_files, photos_digest
 from arbooth.data.photos import Photo, fit_to, look_like_photographs, read_photos
 from arbooth.edits import add_entry, edit_params, remove_entry
 from arbooth.errors import NAME, DvcFailed, InputError, checked_name
@@ -38,22 +40,29 @@ def add_subject(project: Project, name: str, noun: str, photos: Path, prompts: s
         raise InputError(f"no prompt list {chosen!r} (known: {', '.join(params.prompt_sets)})")
     target = project.photos(name)
     photos = photos.expanduser()
-    if target.exists() and target.resolve() != photos.resolve():
-        raise InputError(f"{target} is in the way: move it, or choose another name")
     base = project.base(params)
     height, width = base.picture_size
     checked = read_photos(photos, min(height, width) // 2, project.settings.max_pixels)
+    # The same photos there already: the user put them there, or an earlier try was killed after copying them.
+    there = target.is_dir() and photos_digest(photo_files(target)) == photos_digest(photo_files(photos))
+    if target.exists() and not there:
+        raise InputError(f"{target} is in the way: move it, or choose another name")
     entry = {"class": class_name, "prompts": chosen, "crops": {}, "overrides": {}}
 
     def declare(text: str) -> str:
         text = add_entry(text, "subjects", name, entry)
         return text if class_name in params.classes else add_entry(text, "classes", class_name, {"noun": noun})
 
-    if not target.exists():
+    if not there:
         with whole_folder(target) as folder:
             for photo in checked.photos:
                 (folder / photo.path.name).write_bytes(photo.path.read_bytes())
-    edit_params(project.params_file, declare)
+    try:
+        edit_params(project.params_file, declare)
+    except BaseException:
+        if not there:
+            shutil.rmtree(target, ignore_errors=True)
+        raise
     project.write_graph()
     lines = [f"warning: {note}" for note in checked.warnings]
     unknown = base.unknown_words(noun)

@@ -104,6 +104,22 @@ def read_json(path: Path):
         raise InputError(f"{path} is not readable as JSON ({error}): make it anew") from None
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file with a header.
+
+    Raises:
+        InputError: the file is not there, holds no rows, or is not text.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        if not rows or any(None in row or None in row.values() for row in rows):
+            raise ValueError("rows are missing or cut off")
+        return rows
+    except (ValueError, csv.Error, FileNotFoundError) as error:
+        raise InputError(f"{path} is not a readable table ({error}): run `dvc repro`, which makes it") from None
+
+
 def visible_files(folder: Path) -> list[Path]:
     """Files under a folder, sorted, without those in `.hidden` or `__cache__` folders."""
     found = (p for p in folder.rglob("*") if p.is_file())

@@ -64,6 +64,8 @@ def _opening(tracking_uri: str) -> Iterator[None]:
     from filelock import FileLock
 
     database = Path(tracking_uri.removeprefix(SQLITE))
+    if not database.name:
+        raise ValueError("the address names no file: write sqlite:////absolute/path/mlflow.db")
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.opening"):
         yield

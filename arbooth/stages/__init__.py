@@ -6,6 +6,7 @@ are, and what each reads and writes, is the table in `arbooth/graph.py`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +16,19 @@ from arbooth.graph import STAMP_STAGE, TABLE
 from arbooth.params import Params
 from arbooth.project import Project
 from arbooth.stages.job import Job
+
+logger = logging.getLogger(__name__)
+# Said before anything heavy is imported or loaded.
+DOING = {
+    "preprocess": "reading photos",
+    "tokenize": "loading the tokenizer, encoding pictures",
+    "prior": "loading the base, drawing class samples",
+    "finetune": "reading caches, loading the base",
+    "generate": "loading the base and the adapter, painting",
+    "evaluate": "loading the encoders, measuring",
+    "summarize": "writing table and report",
+    "publish": "opening the ledger",
+}
 
 
 def run(
@@ -49,6 +63,7 @@ def run(
     for where in reads.values():
         if not where.exists():
             raise InputError(f"{where} is not there: run `dvc repro`, or the stage before {name}")
+    logger.info("%s: %s", f"{name} {key}" if key else name, DOING[name])
     module = import_module(f"arbooth.stages.{name}")
     handed = Params.model_construct(**{section: getattr(params, section) for section in TABLE[name].sections})
     with project.alone(f"{name}@{key}" if key else name):

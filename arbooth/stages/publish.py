@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from arbooth.progress import track
 from arbooth.registry.publish import Files, Published, publish
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def run(job: Job) -> None:
             "base %r was scored by the embedded encoders, which know drawings only: set evaluate.encoders to corrected",
             job.params.base,
         )
-    for subject in job.params.subjects:
+    for subject in track(job.params.subjects, "publish", len(job.params.subjects)):
         done = publish_subject(job.project, job.params.of_subject(subject), subject, job.reads)
         logger.info(describe(done))
 

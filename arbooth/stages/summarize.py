@@ -7,7 +7,7 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arbooth.data.files import read_json, whole_file, write_json
+from arbooth.data.files import read_json, read_table, whole_file, write_json
 from arbooth.errors import InputError
 from arbooth.metrics.scores import mean
 
@@ -22,7 +22,7 @@ def run(job: Job) -> None:
     missing = [subject for subject in subjects if not (reads["metrics"] / f"{subject}.json").is_file()]
     if missing:
         raise InputError(f"not evaluated yet: {', '.join(missing)}; run `dvc repro`")
-    metrics = {subject: read_json(reads["metrics"] / f"{subject}.json") for subject in subjects}
+    metrics = {subject: _metrics(reads["metrics"] / f"{subject}.json") for subject in subjects}
     columns = list(dict.fromkeys(name for row in metrics.values() for name in row))
     overall = {name: mean([row.get(name) for row in metrics.values()]) for name in columns}
     with whole_file(job.writes["table"]) as part, part.open("w", newline="") as file:
@@ -37,7 +37,7 @@ def run(job: Job) -> None:
             "noun": job.params.noun(subject),
             "metrics": metrics[subject],
             "sheet": base64.b64encode((reads["sheets"] / f"{subject}.png").read_bytes()).decode(),
-            "prompts": _rows(reads["prompts"] / f"{subject}.csv"),
+            "prompts": read_table(reads["prompts"] / f"{subject}.csv"),
         }
         for subject in metrics
     ]
@@ -55,9 +55,11 @@ def _page(columns: list[str], subjects: list[dict], overall: dict) -> str:
     )
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def _metrics(path: Path) -> dict[str, float]:
+    metrics = read_json(path)
+    if not isinstance(metrics, dict) or not all(isinstance(value, (int, float)) for value in metrics.values()):
+        raise InputError(f"{path} holds no table of numbers: run `dvc repro`, which makes it")
+    return metrics
 
 
 def _short(value) -> str:
