@@ -8,7 +8,7 @@ export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export MLFLOW_DISABLE_TELEMETRY = true
 
-.PHONY: demo test quick setup lint clean
+.PHONY: demo test quick soak setup lint clean
 
 demo: setup
 	@git rev-parse --git-dir >/dev/null 2>&1 || git init -q # DVC keeps its place by it; a ZIP file has none
@@ -20,6 +20,10 @@ test: setup
 
 quick: setup
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n auto --dist loadfile -m "not heavy and not slow" $(ARGS)
+
+# Thousands of faults and hundreds of kills; hours.
+soak: setup
+	@PATH="$(abspath $(BIN)):$$PATH" FAULT_CASES=1000 FAULT_KILLS=70 $(BIN)/python -m pytest -n auto tests/faults $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -49,6 +49,8 @@ def import_base(folder: Path, name: str, records: Path, weights: Path, text: Pat
             "these files do not belong together"
         )
     _check_t5(paths["text"], config.text_width)
+    # Whole and readable: what a file lacks would be drawn at random, anew at every run.
+    checkpoints.read_pretrained("T5EncoderModel", paths["text"], dtype=torch.bfloat16)
     hashes = {part: remembered_hash(path.resolve()) for part, path in paths.items()}
     files = {}
     for part, path in paths.items():

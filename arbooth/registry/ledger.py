@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arbooth.data.files import whole_file
 from arbooth.errors import InputError
 from arbooth.settings import without_secrets
 
@@ -61,6 +62,7 @@ def _opening(tracking_uri: str) -> Iterator[None]:
     if not tracking_uri.startswith(SQLITE):
         yield
         return
+    import mlflow
     from filelock import FileLock
 
     database = Path(tracking_uri.removeprefix(SQLITE))
@@ -68,6 +70,10 @@ def _opening(tracking_uri: str) -> Iterator[None]:
         raise ValueError("the address names no file: write sqlite:////absolute/path/mlflow.db")
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.opening"):
+        if not database.exists():
+            # Made aside: MLflow can't open a database again whose making was killed in between.
+            with whole_file(database) as part:
+                mlflow.MlflowClient(f"{SQLITE}{part}").search_experiments(max_results=1)
         yield
 
 
