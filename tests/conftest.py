@@ -40,6 +40,33 @@ FAST = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _own_ledger():
+    """MLflow puts the address that a caller gives it into the environment: not into the next module's."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+# Files whose tests start processes or train: `make quick` leaves them out.
+SLOW = (
+    "faults",
+    "pretrain",
+    "benchmark",
+    "test_cli.py",
+    "test_golden.py",
+    "test_project.py",
+    "test_graph.py",
+    "test_publish.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if set(SLOW) & set(item.path.parts):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def tiny():
     """A random network with its quantiser and text features: small, the same at every call."""

@@ -100,6 +100,8 @@ def test_the_table_of_the_readme_runs(clone):
     for command in commands:
         command = command.replace("steps=400", "steps=3").replace("arbooth bench", "arbooth bench --steps 1")
         clone(command)
+        if command.startswith("dvc exp run -S finetune.steps"):
+            assert len(clone("cat artifacts/curves/poodle/loss.csv").stdout.splitlines()) == 1 + 3
     assert clone(f'{sys.executable} -c \'import arbooth; arbooth.run("finetune", "poodle")\'').returncode == 0
 
 

@@ -25,6 +25,9 @@ def test_adding_checks_copies_and_declares_and_keeps_comments(project):
     add_subject(Project(project), "dog2", "dog", own)
     remove_subject(Project(project), "bear")
     assert list(load_params(project / "params.yaml").subjects) == ["poodle", "dog2"]
+    add_subject(Project(project), "bear", "teddy bear", own)  # the same photos, as a killed try leaves them
+    remove_subject(Project(project), "bear")
+    (own / "04.jpg").unlink()
     with pytest.raises(InputError, match="in the way"):
         add_subject(Project(project), "bear", "teddy bear", own)
 

@@ -291,6 +291,16 @@ def test_weights_are_memory_mapped_not_copied(tmp_path):
     assert state["w"].shape == (64, 2**18)
 
 
+def test_git_leaves_the_embedded_files_line_ends_alone():
+    import subprocess
+
+    asked = ["git", "check-attr", "text", "arbooth/embedded/base.json", "arbooth/embedded/text/tokenizer.json"]
+    done = subprocess.run(asked, cwd=EMBEDDED.parent.parent, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("this is no git checkout")
+    assert done.stdout.count("text: unset") == 2
+
+
 def test_the_embedded_base_is_whole_and_small(tmp_path):
     base = load_base("embedded")
     for part in ("transformer", "autoencoder", "text"):

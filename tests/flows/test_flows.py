@@ -86,6 +86,13 @@ def test_a_second_run_finds_everything_done(prefect):
         assert len(client.search_model_versions("name = 'arbooth-poodle'")) == 1
 
 
+def test_a_pool_of_another_type_is_refused(prefect):
+    _, call = prefect
+    call("prefect", "work-pool", "create", "boxes", "--type", "docker", check=False)
+    done = call("flows.deploy", "--pool", "boxes", check=False)
+    assert done.returncode == 2 and "is of type" in done.stderr and "not process" in done.stderr
+
+
 def test_an_unknown_subject_fails_with_its_reason(prefect):
     _, call = prefect
     done = call("prefect", "deployment", "run", "personalize/poodle", "-p", "subject=nobody", "--watch",

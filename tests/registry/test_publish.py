@@ -1,5 +1,8 @@
 """A real MLflow database."""
 
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,7 +13,7 @@ from arbooth.data.adapters import Adapter, read_adapter, write_adapter
 from arbooth.data.bases import load_base
 from arbooth.data.files import write_json
 from arbooth.errors import InputError
-from arbooth.registry.ledger import fetch, ledger
+from arbooth.registry.ledger import fetch, follow_move, ledger, lost_versions
 from arbooth.registry.publish import Files, check_gate, publish
 from arbooth.stages.finetune import write_curves
 
@@ -122,3 +125,68 @@ def test_missing_files_and_unknown_models_are_one_sentence(files, uri, tmp_path)
         put(files, uri, tmp_path, "cat4")
     with pytest.raises(InputError, match="MLflow at sqlite"):
         fetch("models:/arbooth-nobody@champion", uri)
+
+
+def test_a_version_whose_files_are_gone_is_logged_anew(files, uri, tmp_path):
+    first = put(files, uri, tmp_path, "cat7")
+    with ledger(uri) as client:
+        source = client.get_model_version("arbooth-cat7", first.version).source
+    shutil.rmtree(source.removeprefix("file://"))
+    assert lost_versions(uri, ["arbooth-cat7"]) == ["arbooth-cat7 version 1"]
+    again = put(files, uri, tmp_path, "cat7")
+    assert (again.new, again.version, again.champion) == (True, "2", True)
+    assert lost_versions(uri, ["arbooth-cat7"]) == []
+
+
+def test_a_moved_project_finds_its_artifacts_again(files, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    put(files, f"sqlite:///{here}/mlflow.db", tmp_path)
+    here.rename(there)
+    moved = f"sqlite:///{there}/mlflow.db"
+    with pytest.raises(InputError, match="the project was moved"):
+        put(files, moved, tmp_path)
+    assert follow_move(moved) == [(here / "mlartifacts").as_uri()]
+    assert follow_move(moved) == []
+    assert not put(files, moved, tmp_path).new
+    assert (fetch("models:/arbooth-cat1@champion", moved) / "MLmodel").is_file()
+
+
+def test_two_first_publishes_at_once_make_one_database(files, tmp_path):
+    """MLflow's own migration of a fresh file can't run twice at a time."""
+    uri = f"sqlite:///{tmp_path}/fresh/mlflow.db"
+    script = (
+        "import sys; from arbooth.registry.ledger import ledger\nwith ledger(sys.argv[1]) as c: c.search_experiments()"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", script, uri], stderr=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    for process in started:
+        assert process.wait(120) == 0, process.stderr.read()
+
+
+def test_a_deleted_experiment_names_its_remedy(files, tmp_path):
+    uri = f"sqlite:///{tmp_path}/deleted/mlflow.db"
+    put(files, uri, tmp_path)
+    with ledger(uri) as client:
+        client.delete_experiment(client.get_experiment_by_name("tests").experiment_id)
+    with pytest.raises(InputError, match="mlflow experiments restore -x 1"):
+        put(files, uri, tmp_path, finetune={"steps": 9})
+
+
+def test_a_callers_own_run_is_left_alone(files, uri, tmp_path, monkeypatch):
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/theirs.db")
+    with mlflow.start_run() as theirs:
+        assert put(files, uri, tmp_path, "cat8").new
+        assert mlflow.active_run().info.run_id == theirs.info.run_id
+
+
+def test_a_missing_driver_names_the_extra(monkeypatch):
+    import importlib.util
+
+    if importlib.util.find_spec("psycopg2"):
+        pytest.skip("the driver is installed")
+    with pytest.raises(InputError, match=r"arbooth\[postgres\]"), ledger("postgresql://user:hunter2@127.0.0.1:9/db"):
+        pass
