@@ -44,3 +44,7 @@ def log_to_terminal() -> None:
     logger = logging.getLogger("arbooth")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)
+    # What libraries warn of is for those who write code, not for those who type commands.
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").addHandler(logging.NullHandler())
+    logging.getLogger("py.warnings").propagate = False

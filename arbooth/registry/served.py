@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import math
-import warnings
 from pathlib import Path
 
 import mlflow
@@ -52,10 +51,6 @@ class Refusal(MlflowException):
     @message.setter
     def message(self, sentence: str) -> None:
         self._sentence = getattr(self, "_sentence", sentence)
-
-
-# Requests are checked below, in words of our own; with type hints MLflow would check and repeat them first.
-warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
 
 
 class SubjectModel(PythonModel):
