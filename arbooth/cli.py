@@ -10,6 +10,7 @@ import typer
 
 from arbooth.errors import InputError, printable
 from arbooth.graph import STAMP_STAGE, TABLE
+from arbooth.recipes import names
 
 if TYPE_CHECKING:
     from arbooth.project import Project
@@ -45,7 +46,7 @@ def _project() -> Project:
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="where; made if it is not there")],
-    recipe: Annotated[str, typer.Option(help="embedded, quick, infinity-2b, infinity-8b or paper")] = "embedded",
+    recipe: Annotated[str, typer.Option(help=", ".join(names()))] = "embedded",
 ) -> None:
     """Make a project: params.yaml, dvc.yaml, git and DVC."""
     from arbooth.creating import init as make

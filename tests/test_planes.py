@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "stages": LIBRARY | PROJECT | {"registry"},
     "doctor": LIBRARY | PROJECT | {"registry"},
     "benchmark": LIBRARY | PROJECT | {"stages", "creating"},
-    "cli": LIBRARY | PROJECT | {"stages", "registry", "benchmark", "doctor", "subjects", "creating"},
+    "cli": LIBRARY | PROJECT | {"stages", "registry", "benchmark", "doctor", "subjects", "creating", "recipes"},
 }
 # Which of the outer tools each may touch.
 MAY_TOUCH = {"registry": {"mlflow"}}

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
-from arbooth.edits import set_values
 from arbooth.errors import InputError
 
 HERE = Path(__file__).resolve().parent
@@ -23,6 +20,10 @@ def params_of(recipe: str = "embedded") -> str:
     Raises:
         InputError: no such recipe.
     """
+    import yaml
+
+    from arbooth.edits import set_values
+
     if recipe not in names():
         raise InputError(f"no recipe {recipe!r}: one of {', '.join(names())}")
     values = yaml.safe_load((HERE / f"{recipe}.yaml").read_text(encoding="utf-8")) or {}

@@ -60,6 +60,14 @@ def _child(folder: Path, arguments: list[str], environment: dict, logs: list[Pat
         os.environ.update({"ARBOOTH_PROJECT": str(folder), **environment})
         os.chdir(folder)
         sys.argv = ["arbooth", *arguments]
+        import contextlib
+
+        import torch
+
+        # The first call after a fork finds the parent's pool of threads gone, and says so; the next makes one.
+        for _ in range(2):
+            with contextlib.suppress(RuntimeError):
+                torch.set_num_threads(1)
         from arbooth.cli import main
 
         try:

@@ -122,6 +122,25 @@ def test_a_killed_publish_registers_once(undisturbed, tmp_path, number):
         assert set(aliases) == {"candidate", "champion"}
 
 
+@pytest.mark.parametrize("number", range(KILLS))
+def test_a_killed_import_works_the_second_time(tmp_path, number):
+    import torch
+
+    from tests.data.test_bases import public_autoencoder, public_transformer, text_folder
+
+    official = tmp_path / "official"
+    official.mkdir()
+    torch.save(public_transformer()[1], official / "infinity_2b_reg.pth")
+    torch.save({"vae": public_autoencoder()[1]}, official / "infinity_vae_d32reg.pth")
+    text_folder(official / "flan-t5-xl")
+    folder = copy_project(tmp_path / "project")
+    command = ["arbooth", "base", "import", str(official), "--name", "mine"]
+    killed(random.Random(3000 + number), folder, command, 8)
+    arbooth(*command[1:], cwd=folder)
+    assert "mine\t" in arbooth("base", "list", cwd=folder).stdout
+    assert not [p for p in folder.rglob("*.part") if ".dvc" not in p.parts]
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of a few pages, or of none."""
