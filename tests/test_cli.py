@@ -1,3 +1,6 @@
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -115,3 +118,13 @@ def test_pictures_of_the_plain_base_repeat_with_their_seed(project):
 
 def test_version_is_the_packages():
     assert f'version = "{arbooth("version").stdout.strip()}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_an_interrupt_leaves_no_traceback_and_nothing_half_written(project):
+    command = [sys.executable, "-m", "arbooth", "generate", "base", "a cat", "-n", "1000"]
+    process = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    time.sleep(8)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in said, said
+    assert not list(project.rglob("*.part"))

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +60,8 @@ def _part(path: Path) -> Path:
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         if _is_dead(left):
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Threads of a server may write the same file at once: each aside on its own.
+    return path.with_name(f".{path.name}.{threading.get_ident()}.{os.getpid()}.part")
 
 
 def _is_dead(part: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import statistics
 import tempfile
@@ -45,7 +46,7 @@ def paint_to_folder(
     names = [*(f"{stem}-{index}.png" for index in range(n)), f"{stem}-sheet.png"]
     # All are written before any takes its place: a full disk leaves none.
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=folder) as aside:
+    with tempfile.TemporaryDirectory(prefix=".", suffix=f".{os.getpid()}.part", dir=folder) as aside:
         for name, painting in zip(names, paintings):
             write_picture(Path(aside) / name, painting.pixels, painting.record)
         contact_sheet(Path(aside) / names[-1], [(prompt, [Image.fromarray(p.pixels) for p in paintings])])

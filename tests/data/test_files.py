@@ -33,3 +33,26 @@ def test_the_hash_of_a_folder_depends_on_names_and_contents(tmp_path):
         (folder / name).write_text(text)
         hashes.add(sha256(folder))
     assert len(hashes) == 3
+
+
+def test_threads_may_write_the_same_file_at_once(tmp_path):
+    import threading
+
+    from arbooth.data.files import read_json, write_json
+
+    errors = []
+
+    def write(number):
+        try:
+            for _ in range(50):
+                write_json(tmp_path / "a.json", {"number": number, "long": "x" * 10_000})
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors and len(read_json(tmp_path / "a.json")["long"]) == 10_000
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
