@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -73,8 +74,12 @@ def stage(
 ) -> None:
     """Run one stage of the pipeline, as dvc.yaml does."""
     from arbooth.errors import Interrupted
+    from arbooth.owner import end_with_owner
+    from arbooth.project import DVC_STAGE
     from arbooth.stages import run
 
+    if DVC_STAGE in os.environ:  # typed by a person, it may outlive the terminal
+        end_with_owner()
     try:
         written = run(name, key, overrides=overrides or (), project=_project())
     except Interrupted as stopped:

@@ -15,7 +15,18 @@ PACKAGE = Path(__file__).resolve().parent
 # They hand values and paths to a stage, or talk to people; what a stage writes does not depend on how.
 HANDING = frozenset(
     f"arbooth.{name}"
-    for name in ("closure", "errors", "graph", "params", "progress", "project", "settings", "stages", "stages.job")
+    for name in (
+        "closure",
+        "errors",
+        "graph",
+        "owner",
+        "params",
+        "progress",
+        "project",
+        "settings",
+        "stages",
+        "stages.job",
+    )
 )
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arbooth import graph
+from arbooth import graph, owner
 from arbooth.data.files import read_json, whole_file, write_json
 from arbooth.errors import NAME, DvcFailed, InputError, checked_name
 from arbooth.params import Params, load_params
@@ -204,7 +204,7 @@ class Project:
         process = subprocess.Popen(
             [sys.executable, "-m", "dvc", *arguments],
             cwd=self.root,
-            env={**os.environ, "PATH": scripts},
+            env={**os.environ, "PATH": scripts, owner.OWNER: owner.named()},
             stdout=subprocess.PIPE if say else None,
             stderr=subprocess.STDOUT if say else None,
             text=True,
@@ -257,7 +257,7 @@ class Project:
         if stale:
             raise InputError(f"{stale[0]} is not what params.yaml asks for: run `arbooth graph`, then this again")
         base = self.base(params)
-        params.check_scales(len(base.quantizer.schedule))
+        params.check_scales(len(base.schedule))
         code = {
             name: digest(f"arbooth.stages.{name}", stage.package)
             for name, stage in graph.TABLE.items()

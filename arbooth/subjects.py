@@ -25,6 +25,8 @@ def add_subject(project: Project, name: str, noun: str, photos: Path, prompts: s
     Raises:
         InputError: a bad or taken name, unusable photos, an unknown prompt list; nothing is written then.
     """
+    from arbooth.data.networks import unknown_words
+
     params = project.params()
     noun = " ".join(noun.split())
     class_name = re.sub(r"[^a-z0-9]+", "_", noun.lower()).strip("_")
@@ -65,7 +67,7 @@ def add_subject(project: Project, name: str, noun: str, photos: Path, prompts: s
         raise
     project.write_graph()
     lines = [f"warning: {note}" for note in checked.warnings]
-    unknown = base.unknown_words(noun)
+    unknown = unknown_words(base, noun)
     if unknown:
         lines.append(
             f"warning: base {base.name!r} does not know the word {', '.join(unknown)}: it learns the look alone"

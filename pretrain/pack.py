@@ -15,10 +15,10 @@ from arbooth.data.files import EMBEDDED, sha256, write_json
 from arbooth.data.tensors import write_tensors
 from arbooth.metrics.embedded import EmbeddedEncoders
 from arbooth.model import names
-from arbooth.model.autoencoder import Autoencoder, AutoencoderConfig
+from arbooth.model.autoencoder import Autoencoder
+from arbooth.model.config import AutoencoderConfig, TransformerConfig
 from arbooth.model.quantizer import Quantizer
 from arbooth.model.schedule import Schedule
-from arbooth.model.transformer import TransformerConfig
 from arbooth.progress import track
 from pretrain import checkpoint
 from pretrain.art import CLASSES, HELD_OUT, Art

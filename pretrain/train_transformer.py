@@ -14,11 +14,12 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from arbooth.model.autoencoder import Autoencoder, to_uint8
+from arbooth.model.config import TransformerConfig
 from arbooth.model.quantizer import Quantizer, SelfCorrection
 from arbooth.model.sampling import Sampling, sample
 from arbooth.model.schedule import Schedule
 from arbooth.model.text import TextEncoder
-from arbooth.model.transformer import Text, Transformer, TransformerConfig
+from arbooth.model.transformer import Text, Transformer
 from arbooth.progress import track
 from arbooth.settings import torch_device
 from pretrain import checkpoint

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from arbooth.data.bases import load_base
+from arbooth.data.networks import load_autoencoder, load_text_encoder, load_transformer
 from arbooth.model.schedule import Schedule
 from pretrain import checkpoint
 from pretrain.pack import quantizer_of, transformer_config
@@ -16,13 +17,13 @@ from pretrain.train_transformer import new_networks
 def unpack(params, work: Path) -> None:
     """Write `tokenizer.pt` and `transformer.pt`; what the packed base lacks starts without an effect."""
     base = load_base("embedded")
-    save(work / "tokenizer.pt", base.autoencoder().state_dict())
+    save(work / "tokenizer.pt", load_autoencoder(base).state_dict())
     both = new_networks(transformer_config(params), params.transformer.text_layers, params.seed).state_dict()
     silence(both, base.config.depth)
-    both |= {f"text.{k}": v for k, v in base.text_encoder().model.float().state_dict().items()}
-    both |= {f"transformer.{k}": v for k, v in base.transformer().state_dict().items()}
+    both |= {f"text.{k}": v for k, v in load_text_encoder(base).model.float().state_dict().items()}
+    both |= {f"transformer.{k}": v for k, v in load_transformer(base).state_dict().items()}
     level = both["transformer.level.weight"]
-    both["transformer.level.weight"] = levels(level, base.quantizer.schedule, quantizer_of(params).schedule)
+    both["transformer.level.weight"] = levels(level, base.schedule, quantizer_of(params).schedule)
     save(work / "transformer.pt", both)
 
 

@@ -76,9 +76,10 @@ def tiny():
 def make_tiny(patchify: bool = False):
     from types import SimpleNamespace
 
+    from arbooth.model.config import TransformerConfig
     from arbooth.model.quantizer import Quantizer
     from arbooth.model.schedule import Schedule
-    from arbooth.model.transformer import Transformer, TransformerConfig
+    from arbooth.model.transformer import Transformer
 
     torch.manual_seed(0)
     quantizer = Quantizer(Schedule.custom([[1, 1], [2, 2], [4, 4]]), 8, patchify)

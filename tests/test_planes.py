@@ -1,13 +1,15 @@
 """Imports go one way: a library that knows neither DVC, nor Prefect, nor MLflow, under three planes."""
 
 import ast
+import subprocess
+import sys
 
 import pytest
 
 from tests.conftest import ROOT
 
 LIBRARY = {"model", "method", "data", "metrics", "painting", "errors", "progress"}
-PROJECT = {"project", "params", "settings", "graph", "closure", "edits"}
+PROJECT = {"project", "params", "settings", "graph", "closure", "edits", "owner"}
 # Every package and module of arbooth -> what it may import of the others.
 MAY_IMPORT = {
     "__init__": set(),
@@ -15,6 +17,7 @@ MAY_IMPORT = {
     "errors": set(),
     "progress": {"errors"},
     "closure": set(),
+    "owner": set(),
     "model": set(),
     "method": {"model", "errors"},
     "data": {"model", "method", "errors"},
@@ -89,6 +92,14 @@ def test_the_command_line_imports_nothing_heavy_at_start():
     heavy = {"torch", "numpy", "PIL", "transformers", "pydantic", "omegaconf", *OUTER}
     for name in ("cli.py", "errors.py", "__init__.py", "__main__.py"):
         assert not heavy & {n.split(".")[0] for n in imports(ROOT / "arbooth" / name, top_level=True)}
+
+
+@pytest.mark.parametrize("stage", ["preprocess", "summarize"])
+def test_stages_that_compute_nothing_start_without_torch(stage):
+    script = (
+        f"import sys, arbooth.project, arbooth.stages.{stage}, arbooth.data.bases; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_weights_are_never_unpickled():

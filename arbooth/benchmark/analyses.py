@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from arbooth.data.files import whole_file
+from arbooth.data.networks import load_autoencoder, load_transformer, quantizer_of
 from arbooth.data.pictures import read_pictures
 from arbooth.data.priors import read_prior
 from arbooth.errors import InputError
@@ -65,11 +66,11 @@ def layer_changes(project: Project, key: str) -> list[dict]:
     """
     params = project.params(key)
     given = read_inputs(params, project.base(params), key, project.paths("finetune", key, params)[0])
-    net = given.base.transformer(project.device, params.compute)
+    net = load_transformer(given.base, project.device, params.compute)
     before = {name: value.detach().float().clone() for name, value in net.named_parameters()}
     result = fit(
         net,
-        given.base.quantizer,
+        quantizer_of(given.base),
         given.tokens.features,
         given.tokens.prompt,
         given.prior,
@@ -116,14 +117,14 @@ def scale_changes(project: Project, key: str, seeds: int = 4) -> list[dict]:
     """
     params, device = project.params(key), project.device
     base = project.base(params)
-    quantizer = base.quantizer
+    quantizer = quantizer_of(base)
     images = project.paths("tokenize", key, params)[0]["images"]
     if not images.is_dir():
         raise InputError(f"{images} is not there: run `dvc repro preprocess@{key}`")
     pictures = read_pictures(sorted(images.glob("*.png"))).to(device)
     expected = prior_header(params, base, params.class_of(key))
     others = read_prior(project.paths("finetune", key, params)[0]["prior"], expected, quantizer).bits.to(device)
-    autoencoder = base.autoencoder(device)
+    autoencoder = load_autoencoder(base, device)
     with torch.inference_mode():
         bits = torch.cat([quantizer.encode(autoencoder.encode(p[None] * 2 - 1)).bits for p in pictures])
         likeness = _Likeness(project, params.evaluate.encoders, _decoded(autoencoder, quantizer, bits))

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from arbooth.benchmark.statistics import Values
 from arbooth.data.adapters import read_adapter
 from arbooth.data.files import read_json, whole_folder, write_json
+from arbooth.data.networks import load_autoencoder, quantizer_of
 from arbooth.data.pictures import read_pictures, write_picture
 from arbooth.errors import InputError
 from arbooth.method.prompts import without_identifier
@@ -81,7 +82,7 @@ class Scorer:
     def score_tokenizer(self, params: Params) -> dict[str, Values]:
         """What the base's tokens keep of the perfect painter's pictures: about the best that fine-tuning can paint."""
         base, device = self.project.base(params), self.project.device
-        quantizer, autoencoder = base.quantizer, base.autoencoder(device)
+        quantizer, autoencoder = quantizer_of(base), load_autoencoder(base, device)
         scores = {}
         for name in params.subjects:
             held, folder = self.source / "held" / name, self.source / "runs" / TOKENIZER / name

@@ -18,6 +18,7 @@ import torch
 
 from arbooth.data.bases import Base
 from arbooth.data.files import write_json
+from arbooth.data.networks import load_autoencoder, load_text_encoder, load_transformer, quantizer_of
 from arbooth.method import losses
 from arbooth.method.fit import FitSettings, Fitting
 from arbooth.method.prior import draw_prior
@@ -59,9 +60,9 @@ class Bench:
 
     def __init__(self, base: Base, recipe: FitSettings, prior: Sampling, compute: str, device: torch.device) -> None:
         self.device, self.recipe, self.prior_sampling = device, recipe, prior
-        self.net, self.teacher = base.transformer(device, compute), base.transformer(device, compute)
-        self.autoencoder, self.encoder = base.autoencoder(device), base.text_encoder(device)
-        self.quantizer = base.quantizer
+        self.net, self.teacher = load_transformer(base, device, compute), load_transformer(base, device, compute)
+        self.autoencoder, self.encoder = load_autoencoder(base, device), load_text_encoder(base, device)
+        self.quantizer = quantizer_of(base)
         height, width = base.picture_size
         self.photos = torch.rand(4, 3, height, width, generator=generator(0, "photos")).to(device) * 2 - 1
         with torch.no_grad():

@@ -1,7 +1,8 @@
 """Base models: the embedded one inside the package, and imported ones known by a record.
 
 A record (JSON) holds sizes and schedule with every file's name, bytes and SHA-256; the record travels with the
-project, the files stay on the machine. `data/importing.py` makes records.
+project, the files stay on the machine. `data/importing.py` makes records, `data/networks.py` loads what they name.
+Nothing here needs torch, which takes a second and a half to import.
 """
 
 from __future__ import annotations
@@ -14,18 +15,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from arbooth.data import checkpoints
 from arbooth.data.files import EMBEDDED, read_json, sha256, visible_files, whole_file
 from arbooth.errors import NAME, InputError
-from arbooth.model import names
-from arbooth.model.autoencoder import Autoencoder, AutoencoderConfig
-from arbooth.model.quantizer import Quantizer
+from arbooth.model.config import AutoencoderConfig, TransformerConfig
 from arbooth.model.schedule import Schedule
-from arbooth.model.text import TextEncoder, unknown_words
-from arbooth.model.transformer import Transformer, TransformerConfig, kept_type
 
 logger = logging.getLogger(__name__)
 PARTS = ("transformer", "autoencoder", "text")
@@ -77,69 +70,19 @@ class Base:
         return self.config.bits == 4 * self.autoencoder_config.bits
 
     @cached_property
-    def quantizer(self) -> Quantizer:
-        """The quantiser at the picture's shape."""
+    def schedule(self) -> Schedule:
+        """The token maps at the picture's shape."""
         schedule = self.record["schedule"]
         if isinstance(schedule, list):
-            maps = Schedule.custom(schedule)
-        else:
-            maps = Schedule.named(self.ratio, schedule if self.pixels == "default" else self.pixels)
-        return Quantizer(maps, self.autoencoder_config.bits, self.patchify)
+            return Schedule.custom(schedule)
+        return Schedule.named(self.ratio, schedule if self.pixels == "default" else self.pixels)
 
     @property
     def picture_size(self) -> tuple[int, int]:
         """Height and width in pixels of the pictures that the quantiser's codes decode to."""
-        h, w = self.quantizer.maps[-1]
-        stride = self.autoencoder_config.stride
+        h, w = self.schedule.last
+        stride = self.autoencoder_config.stride * (2 if self.patchify else 1)
         return h * stride, w * stride
-
-    def transformer(self, device: torch.device | str = "cpu", compute: str = "float32") -> Transformer:
-        """The frozen transformer.
-
-        Args:
-            compute: float32 or bfloat16; the blocks' matrices are kept in it, everything else in float32.
-
-        Raises:
-            InputError: the files are missing, changed or of another network.
-        """
-        config = self.config
-        with torch.device("meta"):
-            net = Transformer(config, compute)
-        state = self._weights("transformer", names.public_transformer_names(config))
-        state = {k: v.to(kept_type(k, v, compute)).to(device) for k, v in state.items()}
-        return checkpoints.fill(net, state, f"transformer of base {self.name!r}")
-
-    def autoencoder(self, device: torch.device | str = "cpu") -> Autoencoder:
-        """The frozen tokenizer networks, float32.
-
-        Raises:
-            InputError: as for `transformer`.
-        """
-        with torch.device("meta"):
-            net = Autoencoder(self.autoencoder_config)
-        state = self._weights("autoencoder", names.public_autoencoder_names(list(net.state_dict())))
-        state = {k: v.float().to(device) for k, v in state.items()}
-        return checkpoints.fill(net, state, f"tokenizer of base {self.name!r}")
-
-    def text_encoder(self, device: torch.device | str = "cpu") -> TextEncoder:
-        """The frozen T5 encoder and its tokenizer, from a local folder.
-
-        Raises:
-            InputError: the folder is not a T5 encoder in the layout of `transformers`.
-        """
-        folder = self.verified("text")
-        model = checkpoints.read_pretrained("T5EncoderModel", folder, dtype=torch.float32)
-        tokenizer = checkpoints.read_pretrained("AutoTokenizer", folder)
-        if model.config.d_model != self.config.text_width:
-            raise InputError(
-                f"{folder} is {model.config.d_model} wide, base {self.name!r} reads {self.config.text_width}"
-            )
-        return TextEncoder(model.to(device), tokenizer)
-
-    def unknown_words(self, prompt: str) -> list[str]:
-        """Words that the base does not know, without loading more than its word list."""
-        tokenizer = checkpoints.read_pretrained("AutoTokenizer", self.verified("text"))
-        return unknown_words(tokenizer, prompt)
 
     def verified(self, part: str) -> Path:
         """Path of a part whose content is as recorded; hashes are remembered until a file changes.
@@ -157,16 +100,6 @@ class Base:
         if remembered_hash(path) != entry["sha256"]:
             raise InputError(f"{path} is not the file that base {self.name!r} was recorded with: import it again")
         return path
-
-    def _weights(self, part: str, public: dict[str, str]) -> dict[str, Tensor]:
-        path = self.verified(part)
-        state = checkpoints.without_constants(checkpoints.read_weights(path))
-        if part == "transformer" and any(k.startswith("blocks.") for k in state):
-            public = names.public_transformer_names(self.config, "flat")
-        try:
-            return names.from_public(state, public)
-        except ValueError as error:
-            raise InputError(f"{path}: {error}") from None
 
 
 def load_base(

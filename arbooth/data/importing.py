@@ -13,8 +13,9 @@ from arbooth.data.bases import FAMILIES, FORMAT, Base, all_files, load_base, rem
 from arbooth.data.files import read_json, write_json
 from arbooth.errors import InputError, checked_name
 from arbooth.model import names
-from arbooth.model.autoencoder import Autoencoder, AutoencoderConfig
-from arbooth.model.transformer import Transformer, TransformerConfig
+from arbooth.model.autoencoder import Autoencoder
+from arbooth.model.config import AutoencoderConfig, TransformerConfig
+from arbooth.model.transformer import Transformer
 
 
 def import_base(folder: Path, name: str, records: Path, weights: Path, text: Path | None = None) -> Base:

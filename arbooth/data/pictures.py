@@ -8,14 +8,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
-from torch import Tensor
 
 from arbooth.data.files import whole_file
 from arbooth.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KEY = "arbooth"
 # What is opened: Pillow has readers that start other programs (EPS starts Ghostscript).
@@ -52,6 +54,8 @@ def read_pictures(paths: Sequence[Path]) -> Tensor:
     Raises:
         InputError: there are none, one is damaged, or their sizes differ.
     """
+    import torch
+
     if not paths:
         raise InputError("there are no pictures to read: run `dvc repro`, which makes them")
     arrays = []

@@ -6,9 +6,10 @@ Shape suffixes: P photos, N generated pictures, F features (l2-normalised).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Pairs of pictures compared at once: 1024-pixel pictures are large.
 PAIRS = 16
@@ -31,6 +32,8 @@ def diversity(images: Tensor, distance: Callable[[Tensor, Tensor], Tensor]) -> f
         images: [N,3,H,W] in [0,1].
         distance: two batches of pictures to [pairs] distances.
     """
+    import torch
+
     first, second = torch.triu_indices(len(images), len(images), offset=1)
     if len(first) == 0:
         return None

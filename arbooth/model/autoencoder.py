@@ -6,37 +6,13 @@ Shape suffixes: B batch, D bits (channels of the features), H and W the feature 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-@dataclass(frozen=True)
-class AutoencoderConfig:
-    """Sizes; the stride is 2 ** (levels - 1). Official: base 128, multipliers (1,2,4,4,4), 2 blocks.
-
-    `groups` are those of the normalisations; None is the official rule, 32 or else 24. A narrow
-    network needs fewer: with one channel a group it could not tell how strong a signal is.
-    """
-
-    bits: int
-    base: int = 128
-    multipliers: tuple[int, ...] = (1, 2, 4, 4, 4)
-    blocks: int = 2
-    groups: int | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "multipliers", tuple(self.multipliers))
-
-    @property
-    def stride(self) -> int:
-        return 2 ** (len(self.multipliers) - 1)
-
-    def as_dict(self) -> dict:
-        return asdict(self)
+from arbooth.model.config import AutoencoderConfig
 
 
 def _norm(channels: int, groups: int | None) -> nn.GroupNorm:

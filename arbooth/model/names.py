@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from arbooth.model.transformer import TransformerConfig
+    from arbooth.model.config import TransformerConfig
 
 # Ours -> public, outside the blocks.
 _TRANSFORMER = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from arbooth.model.attention import KeyValueCache, block_causal_attention, text_mask
+from arbooth.model.config import TransformerConfig
 from arbooth.model.rope import rotary_table, rotate
 from arbooth.model.schedule import Schedule
 
@@ -24,40 +25,6 @@ EPS = 1e-6
 MAX_TEXT = 512
 MAX_SCALES = 15
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class TransformerConfig:
-    """Sizes of a network; `bits` counts the bits of one token (4d with spatial patchify)."""
-
-    depth: int
-    width: int
-    heads: int
-    bits: int
-    text_width: int
-    chunks: int = 1
-    mlp_ratio: float = 4.0
-    level_embedding_first_only: bool = True
-
-    def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not divisible by {self.heads} heads")
-        if self.depth % self.chunks:
-            raise ValueError(f"depth {self.depth} is not divisible by {self.chunks} chunks")
-        if self.width % self.pooling_heads:
-            raise ValueError(f"width {self.width} is not divisible by {self.pooling_heads} pooling heads")
-
-    @property
-    def hidden(self) -> int:
-        """Width of the feed-forward layers, rounded to 256 as in the release."""
-        return round(self.mlp_ratio * self.width / 256) * 256
-
-    @property
-    def pooling_heads(self) -> int:
-        return max(1, self.text_width // (64 if self.width > 4096 else 128))
-
-    def as_dict(self) -> dict:
-        return asdict(self)
 
 
 @dataclass

@@ -15,6 +15,7 @@ import torch
 
 from arbooth.data.adapters import Adapter, applied, check_fits, read_adapter
 from arbooth.data.bases import Base
+from arbooth.data.networks import load_autoencoder, load_text_encoder, load_transformer, quantizer_of
 from arbooth.errors import InputError
 from arbooth.method.painting import paint, picture_generator
 from arbooth.method.prompts import check_prompt
@@ -46,8 +47,8 @@ class Painter:
         self, base: Base, sampling: dict, device: torch.device | str = "cpu", compute: str = "float32"
     ) -> None:
         self.base, self.defaults = base, sampling
-        self.net, self.autoencoder = base.transformer(device, compute), base.autoencoder(device)
-        self.encoder = base.text_encoder(device)
+        self.net, self.autoencoder = load_transformer(base, device, compute), load_autoencoder(base, device)
+        self.encoder = load_text_encoder(base, device)
         self.adapters: dict[str, tuple[Adapter, str]] = {}
         # Adapters change the network in place: one picture at a time, whoever asks.
         self._lock = threading.Lock()
@@ -107,7 +108,7 @@ class Painter:
                     started = time.perf_counter()
                     draw = picture_generator(seed, prompt, index)
                     pixels = paint(
-                        self.net, self.autoencoder, self.base.quantizer, encoded[prompt], sampling, draw, identifier
+                        self.net, self.autoencoder, quantizer_of(self.base), encoded[prompt], sampling, draw, identifier
                     )
                     record = {"prompt": prompt, "seed": seed, "index": index, "sampling": asdict(sampling), **origin}
                     paintings.append(Painting(pixels, record, time.perf_counter() - started))

@@ -16,6 +16,7 @@ from arbooth.data.bases import Base
 from arbooth.data.caches import SubjectTokens, read_subject
 from arbooth.data.files import sha256, whole_folder
 from arbooth.data.manifest import photo_files, photos_digest
+from arbooth.data.networks import load_transformer, quantizer_of
 from arbooth.data.priors import read_prior
 from arbooth.data.resume import ResumeFile
 from arbooth.data.tensors import origin
@@ -52,11 +53,11 @@ def read_inputs(params: Params, base: Base, key: str, reads: dict[str, Path]) ->
     """Raises InputError: a cache is missing, or was made with something else."""
     prompt = with_class(params.templates.subject, params.noun(key))
     photos = photos_digest(photo_files(reads["photos"]))
-    expected = origin(base.hash, base.quantizer, prompt=prompt, subject=key, photos=photos)
-    tokens = read_subject(reads["tokens"], expected, base.quantizer)
+    expected = origin(base.hash, quantizer_of(base), prompt=prompt, subject=key, photos=photos)
+    tokens = read_subject(reads["tokens"], expected, quantizer_of(base))
     recipe, prior = fit_settings(params), None
     if recipe.prior != "none":
-        prior = read_prior(reads["prior"], prior_stage.header(params, base, params.class_of(key)), base.quantizer)
+        prior = read_prior(reads["prior"], prior_stage.header(params, base, params.class_of(key)), quantizer_of(base))
     return Inputs(base, tokens, prior, recipe)
 
 
@@ -69,8 +70,8 @@ def run(job: Job) -> None:
     resume_file = job.project.resume_file(key)
     with ResumeFile(resume_file, _run_key(job, given), machine.checkpoint_seconds) as resume:
         result = fit(
-            base.transformer(job.device, params.compute),
-            base.quantizer,
+            load_transformer(base, job.device, params.compute),
+            quantizer_of(base),
             given.tokens.features,
             given.tokens.prompt,
             given.prior,

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from arbooth.data.bases import Base
+from arbooth.data.networks import load_text_encoder, load_transformer, quantizer_of
 from arbooth.data.priors import write_prior
 from arbooth.data.tensors import origin
 from arbooth.method.prior import draw_prior
@@ -22,16 +23,16 @@ def header(params: Params, base: Base, class_name: str) -> dict[str, str]:
     """What the prior of a class is made with; fine-tuning refuses another."""
     prompt = with_class(params.templates.prior, params.classes[class_name].noun)
     prior = params.prior.model_dump()
-    return origin(base.hash, base.quantizer, prompt=prompt, prior=prior, seed=params.seed, compute=params.compute)
+    return origin(base.hash, quantizer_of(base), prompt=prompt, prior=prior, seed=params.seed, compute=params.compute)
 
 
 def run(job: Job) -> None:
     params, base = job.params, job.base
-    settings = params.prior
+    settings, prompt = params.prior, with_class(params.templates.prior, params.classes[job.key].noun)
     prior = draw_prior(
-        base.transformer(job.device, params.compute),
-        base.quantizer,
-        base.text_encoder(job.device).encode(with_class(params.templates.prior, params.classes[job.key].noun)).features,
+        load_transformer(base, job.device, params.compute),
+        quantizer_of(base),
+        load_text_encoder(base, job.device).encode(prompt).features,
         settings.samples,
         Sampling(1.0, settings.temperature, settings.top_k, settings.top_p),
         params.seed,

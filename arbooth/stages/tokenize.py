@@ -14,6 +14,7 @@ from arbooth.data.bases import Base
 from arbooth.data.caches import SubjectTokens, write_subject
 from arbooth.data.files import read_json
 from arbooth.data.manifest import MANIFEST
+from arbooth.data.networks import load_autoencoder, load_text_encoder, quantizer_of
 from arbooth.data.pictures import read_pictures
 from arbooth.data.tensors import origin
 from arbooth.method.prompts import with_class
@@ -28,16 +29,16 @@ def run(job: Job) -> None:
     base: Base = job.base
     prompt = with_class(job.params.templates.subject, job.params.noun(job.key))
     pictures = read_pictures(sorted(job.reads["images"].glob("*.png"))) * 2 - 1
-    autoencoder = base.autoencoder(job.device)
+    autoencoder = load_autoencoder(base, job.device)
     with torch.inference_mode():
         # One at a time: a photo's features do not depend on the photos beside it.
         features = torch.cat([autoencoder.encode(picture[None].to(job.device)).cpu() for picture in pictures])
-    encoder = base.text_encoder(job.device)
+    encoder = load_text_encoder(base, job.device)
     unknown = encoder.unknown_words(prompt)
     if unknown:
         logger.warning("base %r does not know the words %s", base.name, ", ".join(unknown))
     encoded = encoder.encode(prompt)
     encoded.features = encoded.features.cpu()
     photos = read_json(job.reads["images"] / MANIFEST)["digest"]
-    header = origin(base.hash, base.quantizer, prompt=prompt, subject=job.key, photos=photos)
+    header = origin(base.hash, quantizer_of(base), prompt=prompt, subject=job.key, photos=photos)
     write_subject(job.writes["tokens"], SubjectTokens(features, encoded), header)

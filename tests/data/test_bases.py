@@ -10,10 +10,12 @@ from arbooth.data.bases import load_base, read_record
 from arbooth.data.checkpoints import read_weights
 from arbooth.data.files import EMBEDDED
 from arbooth.data.importing import import_base
+from arbooth.data.networks import load_autoencoder, load_text_encoder, load_transformer, quantizer_of
 from arbooth.errors import InputError
 from arbooth.model import names
-from arbooth.model.autoencoder import Autoencoder, AutoencoderConfig
-from arbooth.model.transformer import Transformer, TransformerConfig
+from arbooth.model.autoencoder import Autoencoder
+from arbooth.model.config import AutoencoderConfig, TransformerConfig
+from arbooth.model.transformer import Transformer
 
 CONFIG = TransformerConfig(4, 128, 2, 16, 128, chunks=2)
 
@@ -68,7 +70,7 @@ def imported(where, tmp_path, name="mine"):
 
 
 def agree(base, net):
-    own = base.transformer()
+    own = load_transformer(base)
     assert all(torch.equal(p, net.get_parameter(n)) for n, p in own.named_parameters())
     assert not any(p.requires_grad for p in own.parameters())
 
@@ -77,13 +79,13 @@ def test_plain_files_are_recorded_and_load(folder, tmp_path):
     where, net, autoencoder = folder
     base = imported(where, tmp_path)
     agree(base, net)
-    assert all(torch.equal(v, autoencoder.state_dict()[k]) for k, v in base.autoencoder().state_dict().items())
+    assert all(torch.equal(v, autoencoder.state_dict()[k]) for k, v in load_autoencoder(base).state_dict().items())
     assert base.config == CONFIG
-    assert base.quantizer.schedule.length == 10521
+    assert quantizer_of(base).schedule.length == 10521
     small = load_base("mine", tmp_path / "bases", tmp_path / "weights", 1.5, "0.06M")
-    assert small.quantizer.schedule.last == (21, 14)
+    assert small.schedule.last == (21, 14)
     assert base.picture_size == (1024, 1024)
-    assert base.text_encoder().encode("a photo of <S*> cat").identifier_rows == (3,)
+    assert load_text_encoder(base).encode("a photo of <S*> cat").identifier_rows == (3,)
     record = json.loads((tmp_path / "bases" / "mine.json").read_text())
     assert record["files"]["transformer"]["bytes"] == (where / "infinity_2b_reg.pth").stat().st_size
     assert str(tmp_path) not in json.dumps(record)
@@ -132,7 +134,7 @@ def test_patchify_is_seen_by_its_bits(folder, tmp_path):
     torch.save(public_autoencoder(14, (1, 1, 2, 2))[1], where / "infinity_vae_d32reg.pth")
     base = imported(where, tmp_path)
     assert base.patchify
-    assert base.quantizer.maps[-1] == (128, 128)
+    assert quantizer_of(base).maps[-1] == (128, 128)
     assert base.picture_size == (1024, 1024)
 
 
@@ -217,10 +219,10 @@ def test_a_changed_or_lost_file_is_refused_when_it_is_used(folder, tmp_path):
     base = imported(where, tmp_path)
     nested(where, public_transformer()[1])
     with pytest.raises(InputError, match="not the file that base 'mine' was recorded with"):
-        base.transformer()
+        load_transformer(base)
     (where / "infinity_2b_reg.pth").unlink()
     with pytest.raises(InputError, match="not on this machine"):
-        base.transformer()
+        load_transformer(base)
 
 
 def test_what_a_download_tool_leaves_beside_the_text_encoder_does_not_count(folder, tmp_path):
@@ -306,6 +308,6 @@ def test_the_embedded_base_is_whole_and_small(tmp_path):
     for part in ("transformer", "autoencoder", "text"):
         base.verified(part)
     assert sum(p.stat().st_size for p in EMBEDDED.rglob("*") if p.is_file()) < 60e6
-    encoder = base.text_encoder()
+    encoder = load_text_encoder(base)
     assert encoder.width == base.config.text_width
     assert encoder.unknown_words("a <S*> zeppelin on the beach") == ["zeppelin"]

@@ -15,10 +15,11 @@ def finished(tmp_path_factory):
     import transformers  # noqa: F401
 
     from arbooth.data.bases import load_base
+    from arbooth.data.networks import load_text_encoder
     from arbooth.stages import run
 
     torch.set_num_threads(1)  # threads do not survive a fork
-    load_base("embedded").text_encoder()
+    load_text_encoder(load_base("embedded"))
     folder = copy_project(tmp_path_factory.mktemp("faults") / "project")
     with pytest.MonkeyPatch.context() as monkeypatch:
         enter(folder, monkeypatch)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import arbooth, copy_project, dvc
+from tests.conftest import ROOT, arbooth, copy_project, dvc
 
 pytestmark = pytest.mark.heavy
 KILLS = int(os.environ.get("FAULT_KILLS", "1"))
@@ -53,7 +53,7 @@ def killed(rng: random.Random, folder: Path, command: list[str], seconds: float)
     """Start a command in a process group of its own and end the group at a random moment."""
     environment = {**os.environ, "ARBOOTH_CHECKPOINT_SECONDS": "0.2", "ARBOOTH_PROJECT": str(folder)}
     process = subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=folder, env=environment, start_new_session=True,
+        [sys.executable, *([] if command[0].endswith(".py") else ["-m"]), *command], cwd=folder, env=environment, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     time.sleep(rng.uniform(0.05, seconds))
@@ -84,6 +84,44 @@ def test_a_killed_repro_ends_with_the_same_bytes(undisturbed, tmp_path, number):
     assert contents(folder) == expected
     assert (folder / "params.yaml").read_text() == (whole / "params.yaml").read_text()
     assert not [p for p in folder.rglob("*.part") if ".dvc" not in p.parts]
+
+
+@pytest.mark.parametrize("number", range(KILLS))
+def test_a_killed_flow_ends_with_the_same_bytes(undisturbed, tmp_path, monkeypatch, number):
+    """Its server is a temporary one; on a real server and worker, killed as well: tests/fleet."""
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    _, expected, seconds = undisturbed
+    folder = copy_project(tmp_path / "project", **{"finetune.steps": 8})
+    script = tmp_path / "one_flow.py"
+    script.write_text("from flows.personalize import personalize\npersonalize('poodle')\n")
+    killed(random.Random(4000 + number), folder, [str(script)], seconds + 15)
+    environment = {**os.environ, "ARBOOTH_PROJECT": str(folder)}
+    done = subprocess.run([sys.executable, str(script)], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert contents(folder) == expected
+
+
+@pytest.mark.parametrize("number", range(KILLS))
+def test_a_stage_ends_with_the_process_that_asked_for_it(tmp_path, number):
+    """Only that one is killed, as `kill -9` of a worker or the system's memory guard does: not DVC, not the stage."""
+    folder = copy_project(tmp_path / "project", **{"finetune.steps": 100000})
+    dvc("repro", "subjects/poodle/dvc.yaml:tokenize", "classes/dog/dvc.yaml:prior", cwd=folder)
+    script = f"from arbooth.project import Project; Project({str(folder)!r}).repro('finetune', 'poodle')"
+    asked = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    assert asked.stderr is not None
+    for line in asked.stderr:
+        if line.startswith("finetune poodle"):
+            break
+    time.sleep(random.Random(number).uniform(0, 6))
+    asked.kill()
+    deadline = time.monotonic() + 20
+    while processes_of(folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes_of(folder), "orphans"
 
 
 @pytest.mark.parametrize("number", range(KILLS))

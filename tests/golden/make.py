@@ -10,11 +10,12 @@ from safetensors.torch import save_file
 
 from arbooth.method import losses
 from arbooth.model import names
-from arbooth.model.autoencoder import Autoencoder, AutoencoderConfig, to_uint8
+from arbooth.model.autoencoder import Autoencoder, to_uint8
+from arbooth.model.config import AutoencoderConfig, TransformerConfig
 from arbooth.model.quantizer import Quantizer, SelfCorrection
 from arbooth.model.sampling import Sampling, sample
 from arbooth.model.schedule import Schedule
-from arbooth.model.transformer import Text, Transformer, TransformerConfig
+from arbooth.model.transformer import Text, Transformer
 
 HERE = Path(__file__).resolve().parent
 MAPS, LENGTHS, GUIDANCE, TAU = [[1, 1], [2, 2], [3, 3], [4, 4]], [5, 3], [1.0, 2.0, 3.0, 3.0], 0.7

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from arbooth.model import names
-from arbooth.model.autoencoder import Autoencoder, AutoencoderConfig, to_uint8
+from arbooth.model.autoencoder import Autoencoder, to_uint8
+from arbooth.model.config import AutoencoderConfig
 
 
 def test_stride_and_shapes():

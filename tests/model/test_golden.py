@@ -12,11 +12,12 @@ from torch import Tensor
 
 from arbooth.method import losses
 from arbooth.model import names
-from arbooth.model.autoencoder import Autoencoder, AutoencoderConfig, to_uint8
+from arbooth.model.autoencoder import Autoencoder, to_uint8
+from arbooth.model.config import AutoencoderConfig, TransformerConfig
 from arbooth.model.quantizer import Quantizer
 from arbooth.model.sampling import Sampling, sample
 from arbooth.model.schedule import Schedule
-from arbooth.model.transformer import Text, Transformer, TransformerConfig
+from arbooth.model.transformer import Text, Transformer
 from tests.conftest import ROOT, SHARED
 
 SMALL, LARGE = ROOT / "tests" / "golden", SHARED / "golden"

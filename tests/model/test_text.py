@@ -2,13 +2,14 @@ import pytest
 import torch
 
 from arbooth.data.bases import load_base
+from arbooth.data.networks import load_text_encoder
 from arbooth.model.identifier import IDENTIFIER
 from arbooth.model.text import Prompt, TextEncoder
 
 
 @pytest.fixture(scope="module")
 def encoder():
-    return load_base("embedded").text_encoder()
+    return load_text_encoder(load_base("embedded"))
 
 
 def test_learned_rows_take_the_identifiers_place():

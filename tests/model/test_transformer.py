@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from arbooth.model import names
-from arbooth.model.transformer import Text, Transformer, TransformerConfig
+from arbooth.model.config import TransformerConfig
+from arbooth.model.transformer import Text, Transformer
 
 
 def test_a_token_sees_its_own_and_coarser_scales_only(tiny):

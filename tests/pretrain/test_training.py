@@ -8,10 +8,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from arbooth.data.files import EMBEDDED
-from arbooth.model.autoencoder import Autoencoder, AutoencoderConfig
+from arbooth.model.autoencoder import Autoencoder
+from arbooth.model.config import AutoencoderConfig, TransformerConfig
 from arbooth.model.quantizer import Quantizer, SelfCorrection
 from arbooth.model.schedule import Schedule
-from arbooth.model.transformer import TransformerConfig
 from pretrain import checkpoint, train_encoders, train_tokenizer, train_transformer
 from pretrain.art import Drawing
 from pretrain.check import check
