@@ -26,6 +26,8 @@ app = typer.Typer(
 subjects = typer.Typer(help="Add, list and remove subjects in params.yaml.", no_args_is_help=True)
 bases = typer.Typer(help="Import and list base models.", no_args_is_help=True)
 analyses = typer.Typer(help="Which layers move in fine-tuning, and what each scale holds.", no_args_is_help=True)
+registry = typer.Typer(help="Publish one subject, and say which version serves.", no_args_is_help=True)
+app.add_typer(registry, name="registry")
 app.add_typer(analyses, name="analyze")
 app.add_typer(subjects, name="subject")
 app.add_typer(bases, name="base")
@@ -147,6 +149,48 @@ def subject_list() -> None:
     params = _project().params()
     for name in params.subjects:
         typer.echo(f"{name}\t{params.noun(name)}")
+
+
+SubjectName = Annotated[str, typer.Argument(help="a subject")]
+Version = Annotated[str | None, typer.Argument(help="number of a registered version")]
+
+
+@registry.command("publish")
+def registry_publish(
+    subject: SubjectName,
+    as_json: Annotated[bool, typer.Option("--json", help="print what was done as JSON")] = False,
+) -> None:
+    """Log and register one subject, as the stage `publish` does for all; nothing that is done already."""
+    import json
+
+    from arbooth.stages.publish import describe, publish_subject
+
+    done = publish_subject(_project(), subject)
+    typer.echo(json.dumps(vars(done)) if as_json else describe(done))
+
+
+@registry.command("promote")
+def registry_promote(
+    subject: SubjectName,
+    version: Version = None,
+    reason: Annotated[str, typer.Option(help="kept as a tag of the version")] = "by hand",
+) -> None:
+    """Make the candidate, or the version that is named, champion whatever its metrics."""
+    from arbooth.registry.gate import promote
+
+    typer.echo(promote(_project().tracking_uri, subject, version, reason))
+
+
+@registry.command("rollback")
+def registry_rollback(
+    subject: SubjectName,
+    version: Version = None,
+    reason: Annotated[str, typer.Option(help="kept as a tag of the version")] = "rolled back by hand",
+) -> None:
+    """Make the champion before the present one champion again, or the version that is named."""
+    from arbooth.registry.gate import rollback
+
+    typer.echo(rollback(_project().tracking_uri, subject, version, reason))
 
 
 @bases.command("import")

@@ -45,13 +45,16 @@ def init(folder: Path, recipe: str = "embedded") -> list[str]:
     return [*lines, "  arbooth subject add NAME --class NOUN --photos FOLDER", "  dvc repro", "  arbooth summary"]
 
 
-def create(root: Path, params: str, *, home: Path | None = None, cache: Path | None = None) -> Project:
+def create(
+    root: Path, params: str, *, home: Path | None = None, cache: Path | None = None, like: Project | None = None
+) -> Project:
     """A project with these parameters, and DVC in it; one that is there gets them.
 
     Args:
         params: text of params.yaml.
         home: the project whose machine state it uses; it is then no repository of its own.
         cache: DVC's cache; its own by default.
+        like: a project whose DVC settings, remotes among them, it gets.
 
     Raises:
         InputError: the parameters are invalid; nothing is written then.
@@ -68,23 +71,37 @@ def create(root: Path, params: str, *, home: Path | None = None, cache: Path | N
         (project.root / HOME).write_text(f"{home.absolute()}\n", encoding="utf-8")
     project.write_graph()
     if not (project.root / ".dvc").is_dir():
-        _init_dvc(project, cache, with_git=home is None)
+        if home is None:
+            _init_dvc(project)
+        else:
+            _cut_dvc(project, like, cache)
     return project
 
 
-def _init_dvc(project: Project, cache: Path | None, with_git: bool) -> None:
-    def dvc(*arguments: str) -> None:
-        project.dvc(*arguments, say=lambda _: None)
+DVC_CONFIG = '[core]\n    analytics = false\n    autostage = false\n[cache]\n    type = "reflink,hardlink,copy"\n'
 
-    dvc("init", "-q", *(_git(project.root) if with_git else ("--no-scm",)))
-    for key, value in (
-        ("core.analytics", "false"),
-        ("core.autostage", "false"),
-        ("cache.type", "reflink,hardlink,copy"),
-    ):
-        dvc("config", key, value)
-    if cache is not None:
-        dvc("config", "--local", "cache.dir", str(cache.absolute()))
+
+def _init_dvc(project: Project) -> None:
+    project.dvc("init", "-q", *_git(project.root), say=lambda _: None)
+    config = project.root / ".dvc" / "config"
+    with whole_file(config) as part:
+        part.write_text(_with_scm(config.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _with_scm(text: str) -> str:
+    """Our settings of DVC, and that it stands without git where `dvc init` said so."""
+    return DVC_CONFIG.replace("[core]\n", "[core]\n    no_scm = true\n") if "no_scm" in text.lower() else DVC_CONFIG
+
+
+def _cut_dvc(project: Project, like: Project | None, cache: Path | None) -> None:
+    """DVC's folder, by hand: five commands to make it would take longer than what is done there."""
+    folder = project.root / ".dvc"
+    (folder / "tmp").mkdir(parents=True)
+    config = like.root / ".dvc" / "config" if like else None
+    text = config.read_text(encoding="utf-8") if config and config.is_file() else DVC_CONFIG
+    (folder / "config").write_text(text, encoding="utf-8")
+    local = "[core]\n    no_scm = true\n" + (f"[cache]\n    dir = {cache.absolute()}\n" if cache else "")
+    (folder / "config.local").write_text(local, encoding="utf-8")
 
 
 def _git(root: Path) -> tuple[str, ...]:
@@ -99,20 +116,49 @@ def _git(root: Path) -> tuple[str, ...]:
     return () if Path(top.stdout.strip()).resolve() == root.resolve() else ("--subdir",)
 
 
-def workspace(project: Project, subject: str, folder: Path) -> Project:
-    """A project cut down to one subject and its class, with the same cache and machine state.
+def workspace(
+    project: Project, folder: Path, subject: str | None, class_name: str, host: Project | None = None
+) -> Project:
+    """A project cut down to one subject and its class, or to a class alone.
 
     What DVC records there (subjects/NAME/dvc.lock, classes/NAME/dvc.lock) holds in the whole project as well.
+
+    Args:
+        subject: its photos are linked where they are there, and else pulled by what DVC knows of them.
+        host: the project whose cache and machine state is used, if it is not this one: a checkout on this machine.
+
+    Raises:
+        InputError: no such subject or class.
+        DvcFailed: its photos are neither here nor at DVC's remote.
+    """
+    host = host or project
+    text = only(project.params_file.read_text(encoding="utf-8"), "subjects", {subject} if subject else set())
+    text = only(text, "classes", {class_name})
+    cut = create(folder, text, home=host.home, cache=host.cache(), like=project)
+    local = host.root / ".dvc" / "config.local"  # where this machine keeps what the remote asks for
+    if local.is_file():
+        _append(cut.root / ".dvc" / "config.local", local.read_text(encoding="utf-8").splitlines())
+    copy_bases(project, cut)
+    if subject and project.photos(subject).is_dir():
+        link_photos(cut, subject, sorted(project.photos(subject).iterdir()))
+    elif subject:
+        tracked = project.photos(subject).with_suffix(".dvc")
+        if not tracked.is_file():
+            raise InputError(f"photos/{subject} is not there, and DVC does not know it: run `dvc add photos/{subject}`")
+        cut.photos(subject).parent.mkdir()
+        shutil.copy(tracked, cut.photos(subject).parent)
+        cut.dvc("pull", "-q", f"photos/{tracked.name}", say=lambda _: None)
+    return cut
+
+
+def class_in(project: Project, subject: str) -> str:
+    """The class of a subject, without reading what params.yaml says of all others.
 
     Raises:
         InputError: no such subject.
     """
-    class_name = project.params(subject).class_of(subject)
-    text = only(project.params_file.read_text(encoding="utf-8"), "subjects", {subject})
-    cut = create(folder, only(text, "classes", {class_name}), home=project.home, cache=project.cache())
-    link_photos(cut, subject, sorted(project.photos(subject).iterdir()))
-    copy_bases(project, cut)
-    return cut
+    text = project.params_file.read_text(encoding="utf-8")
+    return load_params(project.params_file, text=only(text, "subjects", {subject}), subject=subject).class_of(subject)
 
 
 def copy_bases(source: Project, target: Project) -> None:

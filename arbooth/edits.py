@@ -50,18 +50,29 @@ def add_entry(text: str, section: str, name: str, values: Mapping[str, Any]) -> 
 
 
 def remove_entry(text: str, section: str, name: str) -> str:
-    """Without an entry of a top-level mapping; one that is emptied becomes `{}`."""
-    node, lines = _section(text, section), text.splitlines()
-    found = [(key, value) for key, value in node.value if key.value == name]
-    if not found or node.flow_style:
+    """Without an entry of a top-level mapping; one that is emptied becomes `{}`.
+
+    Raises:
+        InputError: there is no such entry on lines of its own.
+    """
+    kept = {key.value for key, _ in _section(text, section).value} - {name}
+    if len(kept) == len(_section(text, section).value) or _section(text, section).flow_style:
         raise InputError(f"`{section}` has no entry {name!r} on lines of its own")
-    key, value = found[0]
-    first, last = key.start_mark.line, _last_line(value, lines)
-    if len(node.value) == 1:
-        above = _key(text, section).end_mark
+    return only(text, section, kept)
+
+
+def only(text: str, section: str, names: Iterable[str]) -> str:
+    """With these entries of a top-level mapping alone; one that is emptied becomes `{}`."""
+    key, node = next((key, value) for key, value in _root(text).value if key.value == section)
+    lines, kept = text.splitlines(), set(names)
+    gone = [(k.start_mark.line, _last_line(v, lines)) for k, v in node.value if k.value not in kept]
+    if gone and len(gone) == len(node.value):
+        above = key.end_mark
         line = lines[above.line]
         lines[above.line] = f"{line[: above.column + 1]} {{}}{line[above.column + 1 :]}"
-    return "\n".join(lines[:first] + lines[last + 1 :]) + "\n"
+    for first, last in reversed(gone):
+        del lines[first : last + 1]
+    return "\n".join(lines) + "\n"
 
 
 def set_values(text: str, values: Mapping[str, Any]) -> str:
@@ -83,20 +94,8 @@ def set_values(text: str, values: Mapping[str, Any]) -> str:
     return text
 
 
-def only(text: str, section: str, names: Iterable[str]) -> str:
-    """With these entries of a top-level mapping alone."""
-    for name in [key.value for key, _ in _section(text, section).value]:
-        if name not in names:
-            text = remove_entry(text, section, name)
-    return text
-
-
 def _root(text: str) -> yaml.Node:
-    return yaml.compose(text, Loader=yaml.SafeLoader)
-
-
-def _key(text: str, section: str) -> yaml.Node:
-    return next(key for key, _ in _root(text).value if key.value == section)
+    return yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def _section(text: str, section: str) -> yaml.Node:

@@ -10,12 +10,13 @@ params.yaml says to a shell.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from arbooth.errors import checked_name
+from arbooth.errors import InputError, checked_name
 
 # It always runs, writes down the base and every stage's code, and is no stage of the table: all others depend on it.
 STAMP_STAGE, STAMP = "stamp", "artifacts/stamp.json"
@@ -114,7 +115,7 @@ _STAGES = (
     Stage(
         "publish", "all", ("subjects", "classes", *_RECIPE, "generate", "evaluate", "publish"),
         {
-            "adapters": "artifacts/finetune", "curves": "artifacts/curves", "sheets": "artifacts/sheets",
+            "images": "artifacts/preprocess", "adapters": "artifacts/finetune", "curves": "artifacts/curves", "sheets": "artifacts/sheets",
             "metrics": "artifacts/evaluate", "prompts": "artifacts/prompts", "report": _REPORT,
         },
         {}, always=True,
@@ -133,6 +134,33 @@ def fill(where: str, key: str | None, class_name: str | None) -> str:
 def target(stage: str, key: str | None = None) -> str:
     """How DVC calls a stage of a subject, a class, or of all."""
     return stage if key is None else f"{_FOLDERS[TABLE[stage].over]}/{key}/dvc.yaml:{stage}"
+
+
+def lock(over: str, key: str) -> str:
+    """Where DVC records what was made for a subject or class."""
+    return f"{_FOLDERS[over]}/{key}/dvc.lock"
+
+
+def check_lock(name: str, text: str) -> None:
+    """Raises InputError: it is no lock's name, or what it holds is no lock of these stages and their files."""
+    import yaml
+
+    folder, _, rest = name.partition("/")
+    over = {there: over for over, there in _FOLDERS.items()}.get(folder)
+    key, _, file = rest.partition("/")
+    checked_name(key, "a record of DVC's")
+    try:
+        if over is None or file != "dvc.lock":
+            raise ValueError("no such place")
+        for stage, entry in yaml.load(text, Loader=yaml.CSafeLoader)["stages"].items():
+            table = TABLE[stage]
+            written = {fill(where, key, None) for where in table.writes.values()}
+            if table.over != over or {out["path"] for out in entry["outs"]} != written:
+                raise ValueError(f"stage {stage} writes something else")
+            if not all(re.fullmatch(r"[0-9a-f]{32}(\.dir)?", out["md5"]) for out in entry["outs"]):
+                raise ValueError(f"stage {stage} has no hashes")
+    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise InputError(f"{name} is no record of DVC's that fits here ({error}): it is not used") from None
 
 
 _FOLDERS = {"subject": "subjects", "class": "classes"}

@@ -29,12 +29,13 @@ def end_with_owner() -> None:
 
 def _watch(owner: str, parent: int) -> None:
     waiting = threading.Event()
-    while os.getppid() == parent and _is_there(owner):
+    while os.getppid() == parent and process_is_there(owner):
         waiting.wait(SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _is_there(owner: str) -> bool:
+def process_is_there(owner: str) -> bool:
+    """Whether a process still runs, by what `named` said of it."""
     if not owner:
         return True
     number, _, started = owner.partition(" ")

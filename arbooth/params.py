@@ -149,11 +149,16 @@ class Evaluate(Section):
 
 
 class Publish(Section):
-    """The champion moves when every metric is at least its minimum and at most its maximum."""
+    """When the champion moves.
+
+    Every metric is at least its minimum and at most its maximum, and not worse than the present champion's by more
+    than its tolerance.
+    """
 
     experiment: str = Field(min_length=1)
     minimum: dict[str, float]
     maximum: dict[str, float]
+    tolerance: dict[str, Annotated[float, Field(ge=0)]]
 
 
 class Params(Section):

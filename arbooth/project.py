@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Paths = dict[str, Path]
 # Beside the settings: where the machine's state of a workspace is, and what the project is called by DVC.
-HOME, DVC_STAGE, DVC_ROOT = ".arbooth/home", "DVC_STAGE", "DVC_ROOT"
+HOME, COMMIT, DVC_STAGE, DVC_ROOT = ".arbooth/home", ".arbooth/commit", "DVC_STAGE", "DVC_ROOT"
 
 
 class Project:
@@ -268,6 +268,64 @@ class Project:
         if not path.is_file() or read_json(path) != stamp:
             write_json(path, stamp)
         return path
+
+    def commit(self) -> tuple[str, bool]:
+        """git's commit here and whether nothing of git's was changed since, DVC's records aside; ("", False) outside git.
+
+        A workspace's is that of the project it was cut from.
+        """
+        note = self.root / COMMIT
+        if note.is_file():
+            commit, _, clean = note.read_text(encoding="utf-8").partition(" ")
+            return commit, clean == "clean"
+        try:
+            commit = self.git("rev-parse", "HEAD")
+            changed = self.git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude,glob)**/dvc.lock")
+        except InputError:
+            return "", False
+        return commit, not changed
+
+    def git(self, *arguments: str) -> str:
+        """What git says here.
+
+        Raises:
+            InputError: it refuses, or is not installed.
+        """
+        try:
+            done = subprocess.run(["git", *arguments], cwd=self.root, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise InputError("git is not installed: install it with your system's package manager") from None
+        if done.returncode:
+            said = next(iter(done.stderr.strip().splitlines()), f"it exited with {done.returncode}")
+            raise InputError(f"git {arguments[0]} in {self.root}: {said}")
+        return done.stdout.strip()
+
+    def lock_files(self, subject: str | None, class_name: str) -> list[str]:
+        """Where DVC records what was made of a subject and of its class, relative to the project."""
+        names = [graph.lock("subject", subject)] if subject else []
+        return [*names, graph.lock("class", class_name)]
+
+    def read_locks(self, subject: str | None, class_name: str) -> dict[str, str]:
+        """The texts of those that are there."""
+        paths = {name: self.root / name for name in self.lock_files(subject, class_name)}
+        return {name: path.read_text(encoding="utf-8") for name, path in paths.items() if path.is_file()}
+
+    def write_locks(self, locks: Mapping[str, str]) -> list[str]:
+        """Take over what DVC recorded elsewhere; the dvc.yaml files beside which something changed.
+
+        Raises:
+            InputError: a name that is none of a lock, or a text that is no record of DVC's.
+        """
+        changed = []
+        for name, text in locks.items():
+            graph.check_lock(name, text)
+            path = self.root / name
+            if path.is_file() and path.read_text(encoding="utf-8") == text:
+                continue
+            with whole_file(path) as part:
+                part.write_text(text, encoding="utf-8")
+            changed.append(name.replace("dvc.lock", "dvc.yaml"))
+        return changed
 
     # The dvc.yaml files
 

@@ -109,7 +109,7 @@ def test_a_workspace_does_one_subjects_work_and_its_lock_holds_in_the_project(tm
     folder = copy_project(tmp_path / "project")
     arbooth("subject", "add", "rex", "--class", "cat", "--photos", str(folder / "photos" / "poodle"), cwd=folder)
     project = Project(folder)
-    cut = workspace(project, "poodle", tmp_path / "cut")
+    cut = workspace(project, tmp_path / "cut", "poodle", "dog")
     assert list(cut.params().subjects) == ["poodle"] and list(cut.params().classes) == ["dog"]
     assert cut.tracking_uri == project.tracking_uri and cut.weights == project.weights
     dvc("repro", "subjects/poodle/dvc.yaml", cwd=cut.root)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,23 @@ from pathlib import Path
 
 from arbooth.errors import InputError
 
-# What the package carries: base, encoders, judge.
-EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
+
+def _embedded() -> Path:
+    """What the package carries: base, encoders, judge.
+
+    A registered model brings the package's code without it; then it is that of the installed package.
+    """
+    own = Path(__file__).resolve().parent.parent
+    for finder in sys.meta_path if not (own / "embedded").is_dir() else ():
+        for entry in [None, *[[place] for place in sys.path]]:
+            spec = finder.find_spec("arbooth", entry) if hasattr(finder, "find_spec") else None
+            installed = Path(spec.origin).parent if spec and spec.origin else own
+            if (installed / "embedded").is_dir():
+                return installed / "embedded"
+    return own / "embedded"
+
+
+EMBEDDED = _embedded()
 
 
 @contextmanager

@@ -87,7 +87,9 @@ def experiment_of(client: MlflowClient, name: str, tracking_uri: str) -> str:
     if tracking_uri.startswith(SQLITE):
         beside = (Path(tracking_uri.removeprefix(SQLITE)).absolute().parent / "mlartifacts").as_uri()
     if found is None:
-        return client.create_experiment(name, artifact_location=beside)
+        # MLflow's page opens an experiment on its runs, not on traces of chats, where it is of this kind.
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        return client.create_experiment(name, artifact_location=beside, tags=tags)
     if found.lifecycle_stage == "deleted":
         raise InputError(
             f"the MLflow experiment {name!r} was deleted: run `mlflow experiments restore -x {found.experiment_id}`, "

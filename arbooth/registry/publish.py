@@ -1,44 +1,102 @@
 """From files to MLflow: one run a personalised model, a registered version, aliases.
 
-Keyed by content: publishing the same files again finds the run that is there; publishing files that
-DVC restored from its cache moves the candidate back to the version made of them.
+Keyed by content: publishing the same files again finds the version that is there; publishing files that
+DVC restored from its cache moves the candidate back to the version made of them. A version appears whole or
+not at all: it is registered last, and whatever a failed or killed try left is taken away.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-import math
-import tempfile
+import os
+import socket
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from arbooth.data.adapters import read_adapter, write_adapter
 from arbooth.data.bases import Base
-from arbooth.data.files import read_json, sha256, write_json
+from arbooth.data.files import read_json, read_table, sha256
 from arbooth.errors import InputError
-from arbooth.registry.ledger import experiment_of, has_artifacts, ledger
+from arbooth.owner import named, process_is_there
+from arbooth.registry.gate import CANDIDATE, CHAMPION, MEASURED, check_bounds, compare, set_champion
+from arbooth.registry.ledger import experiment_of, ledger
+from arbooth.registry.record import log_model, log_run
+from arbooth.registry.snapshot import Standing, is_lost, model_name, snapshot
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
 
-KEY, GATE = "arbooth.key", "arbooth.gate"
-SERVED = Path(__file__).with_name("served.py")
+KEY, GATE, LOCKS, EXPERIMENT, PUBLISHER = (
+    "arbooth.key",
+    "arbooth.gate",
+    "arbooth.locks",
+    "arbooth.experiment",
+    "arbooth.publisher",
+)
+# Whoever publishes, in words that the next try knows again; a flow's is its run.
+WHO = "ARBOOTH_PUBLISHER"
+# A try of another machine that is not finished is left alone for so long.
+PATIENCE = 3600.0
 
 
 @dataclass(frozen=True)
 class Files:
     """What the stages left of one subject."""
 
+    images: Path
     adapter: Path
     curves: Path
     sheet: Path
     metrics: Path
     prompts: Path
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where files come from.
+
+    Attributes:
+        commit: of the project, "" outside git; `clean` says whether nothing was changed since.
+        locks: what DVC recorded, relative path -> text.
+        experiment: name of DVC's experiment that made them; it moves no alias.
+    """
+
+    commit: str = ""
+    clean: bool = False
+    locks: dict[str, str] = field(default_factory=dict)
+    experiment: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One subject to publish.
+
+    Attributes:
+        params: nested parameters of the subject, for the record.
+        sampling: how its pictures were drawn when it was judged; the registered model paints so.
+        encoders: what measured them.
+        gate: has `experiment`, `minimum`, `maximum` and `tolerance`.
+    """
+
+    subject: str
+    noun: str
+    files: Files
+    base: Base
+    params: dict
+    sampling: dict
+    encoders: str
+    gate: Any
+    origin: Origin = Origin()
+
+    @property
+    def measured(self) -> str:
+        """Encoders and prompts: metrics of two versions can be compared where these agree."""
+        prompts = [row["prompt"] for row in read_table(self.files.prompts)]
+        return f"{self.encoders}, prompts {hashlib.sha256(json.dumps(prompts).encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True)
@@ -53,59 +111,53 @@ class Published:
     gate: list[str]
 
 
-def publish(
-    subject: str,
-    noun: str,
-    files: Files,
-    base: Base,
-    params: dict,
-    sampling: dict,
-    gate,
-    tracking_uri: str,
-) -> Published:
-    """Log, register and alias one subject; does nothing that is done already.
-
-    Args:
-        params: nested parameters of the subject, for the record.
-        sampling: how its pictures were drawn when it was judged; the registered model paints so.
-        gate: has `experiment`, and `minimum` and `maximum`, metric name to bound.
+def publish(entries: Sequence[Entry], tracking_uri: str) -> Iterator[Published]:
+    """Log, register and alias subjects one after another; does nothing that is done already.
 
     Raises:
         InputError: a file is missing, or the tracking address can't be used.
     """
-    missing = [str(p) for p in vars(files).values() if not p.exists()]
-    if missing:
-        raise InputError(f"nothing to publish of {subject!r}: {', '.join(missing)} not there; run `dvc repro`")
-    name = f"arbooth-{subject}"
-    metrics = read_json(files.metrics)
-    key = content_key(files, params)
-    with ledger(tracking_uri) as client:
-        version = _version(client, name, key, tracking_uri)
-        new = version is None
-        if new:
-            experiment_id = experiment_of(client, gate.experiment, tracking_uri)
-            tags = {KEY: key, "subject": subject, "class": noun, "base": base.name, "base_hash": base.hash}
-            run_id = _log_run(client, experiment_id, subject, tags, files, params, metrics)
-            model = _log_model(client, experiment_id, run_id, subject, files.adapter, base, sampling)
-            if not client.search_registered_models(f"name = '{name}'"):
-                client.create_registered_model(name, description=f"{subject}, a {noun}, personalised with arbooth")
-            # Its location, not `models:/ID`, which MLflow would look up at another caller's address.
-            version = client.create_model_version(
-                name, model.artifact_location, run_id, tags={KEY: key}, model_id=model.model_id
+    for entry in entries:
+        missing = [str(path) for path in vars(entry.files).values() if not path.exists()]
+        if missing:
+            raise InputError(
+                f"nothing to publish of {entry.subject!r}: {', '.join(missing)} not there; run `dvc repro`"
             )
-        failures = check_gate(metrics, gate.minimum, gate.maximum)
-        verdict = "failed" if failures else "passed"
-        # The champion moves when the candidate does, or when the gate changes its mind: one that somebody
-        # moved back by hand stays there.
-        news = _alias(client, name, "candidate", version.version) or version.tags.get(GATE) != verdict
-        if news and not failures:
-            _alias(client, name, "champion", version.version)
-        if version.tags.get(GATE) != verdict:
-            client.set_model_version_tag(name, str(version.version), GATE, verdict)
-        champion = client.get_registered_model(name).aliases.get("champion")
-        return Published(
-            subject, version.run_id, str(version.version), new, str(champion) == str(version.version), failures
-        )
+    if not entries:
+        return
+    with ledger(tracking_uri) as client:
+        standings = snapshot(client, [entry.subject for entry in entries])
+        for entry in entries:
+            yield _publish(client, entry, standings[entry.subject], tracking_uri)
+
+
+def _publish(client: MlflowClient, entry: Entry, standing: Standing, tracking_uri: str) -> Published:
+    name, key = model_name(entry.subject), content_key(entry.files, entry.params)
+    version = _version_of(standing, key)
+    new = version is None
+    if version is None:
+        version = _register(client, entry, standing, key, tracking_uri)
+    number, metrics = str(version.version), read_json(entry.files.metrics)
+    if entry.origin.experiment:
+        reason = f"made by the experiment {entry.origin.experiment}, which moves no alias"
+        return Published(entry.subject, version.run_id, number, new, standing.aliases.get(CHAMPION) == number, [reason])
+    failures = check_bounds(metrics, entry.gate.minimum, entry.gate.maximum)
+    champion = standing.at(CHAMPION)
+    if champion and str(champion.version) != number and entry.gate.tolerance and not failures:
+        theirs = client.get_run(champion.run_id).data.metrics
+        known = champion.tags.get(MEASURED, "")
+        failures = compare(metrics, entry.measured, theirs, known, entry.gate.tolerance)
+    verdict = "; ".join(failures)[:4000] or "passed"
+    # The champion moves when the candidate does, or when the gate changes its mind: one that somebody
+    # moved back by hand stays there.
+    news = standing.aliases.get(CANDIDATE) != number or version.tags.get(GATE) != verdict
+    if standing.aliases.get(CANDIDATE) != number:
+        client.set_registered_model_alias(name, CANDIDATE, number)
+    if news and not failures and standing.aliases.get(CHAMPION) != number:
+        set_champion(client, entry.subject, standing, number, "passed the gate")
+    if version.tags.get(GATE) != verdict:
+        client.set_model_version_tag(name, number, GATE, verdict)
+    return Published(entry.subject, version.run_id, number, new, standing.aliases.get(CHAMPION) == number, failures)
 
 
 def content_key(files: Files, params: dict) -> str:
@@ -116,90 +168,120 @@ def content_key(files: Files, params: dict) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def check_gate(metrics: dict[str, float], minimum: dict[str, float], maximum: dict[str, float]) -> list[str]:
-    """What keeps a model from becoming champion; a metric that was not measured does."""
-    failures = []
-    for name, bound in minimum.items():
-        if not metrics.get(name, math.nan) >= bound:
-            failures.append(f"{name} is {metrics.get(name, 'missing')}, must be at least {bound}")
-    for name, bound in maximum.items():
-        if not metrics.get(name, math.nan) <= bound:
-            failures.append(f"{name} is {metrics.get(name, 'missing')}, must be at most {bound}")
-    return failures
+def _version_of(standing: Standing, key: str) -> ModelVersion | None:
+    """The registered version made of this content, if its files are still there: the first, should there be two."""
+    same = [version for version in standing.versions if version.tags.get(KEY) == key and not is_lost(version)]
+    return same[-1] if same else None
 
 
-def _version(client: MlflowClient, name: str, key: str, tracking_uri: str):
-    """The registered version made of this content, if its files are still there."""
-    versions = client.search_model_versions(f"name = '{name}'")
-    same = (version for version in versions if version.tags.get(KEY) == key)
-    return next((version for version in same if has_artifacts(version.source, tracking_uri)), None)
+def _register(client: MlflowClient, entry: Entry, standing: Standing, key: str, tracking_uri: str) -> ModelVersion:
+    """A run, its model and a version of it; on any failure none of them."""
+    from mlflow.exceptions import MlflowException
 
-
-def _alias(client: MlflowClient, name: str, alias: str, version) -> bool:
-    """Point an alias at a version; says whether it pointed elsewhere."""
-    if str(client.get_registered_model(name).aliases.get(alias)) == str(version):
-        return False
-    client.set_registered_model_alias(name, alias, str(version))
-    return True
-
-
-def _log_run(
-    client: MlflowClient, experiment_id: str, subject: str, tags: dict, files: Files, params: dict, metrics: dict
-) -> str:
-    """A finished run with everything that tells how the subject was made; its id."""
-    from mlflow.entities import Metric, Param
-
-    run_id = client.create_run(experiment_id, tags=tags, run_name=subject).info.run_id
-    now = int(time.time() * 1000)
-    values = [Metric(name, value, now, 0) for name, value in metrics.items()] + _curves(files.curves)
-    entries = [Param(name, value) for name, value in _flat(params).items()]
-    for start in range(0, len(entries), 100):
-        client.log_batch(run_id, params=entries[start : start + 100])
-    for start in range(0, len(values), 500):
-        client.log_batch(run_id, metrics=values[start : start + 500])
-    for path in (files.sheet, files.prompts, files.metrics):
-        client.log_artifact(run_id, str(path))
-    client.set_terminated(run_id, "FINISHED")
-    return run_id
-
-
-def _log_model(
-    client: MlflowClient, experiment_id: str, run_id: str, subject: str, adapter: Path, base: Base, sampling: dict
-) -> LoggedModel:
-    """The adapter with how it was judged in its header, and a reference to its base, as a logged model."""
-    import mlflow
-
-    with tempfile.TemporaryDirectory() as folder:
-        kept, record = Path(folder) / "adapter.safetensors", Path(folder) / "base.json"
-        judged = read_adapter(adapter, subject)
-        write_adapter(kept, replace(judged, settings={**judged.settings, "sampling": sampling}))
-        write_json(record, {"name": base.name, "hash": base.hash, "record": base.record})
-        mlflow.pyfunc.save_model(
-            str(Path(folder) / "model"),
-            python_model=str(SERVED),
-            artifacts={"adapter": str(kept), "base": str(record)},
-            pip_requirements=["arbooth"],
-        )
+    name = model_name(entry.subject)
+    experiment_id = experiment_of(client, entry.gate.experiment, tracking_uri)
+    _sweep(client, experiment_id, key)
+    tags = _tags(entry, key)
+    run_id = client.create_run(experiment_id, tags=tags, run_name=entry.subject).info.run_id
+    model, made = None, False
+    try:
+        log_run(client, run_id, entry)
         model = client.create_logged_model(experiment_id, name="model", source_run_id=run_id)
-        client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
-    return client.finalize_logged_model(model.model_id, "READY")
+        log_model(client, model, entry)
+        if not standing.registered:
+            try:
+                client.create_registered_model(
+                    name, description=f"{entry.subject}, a {entry.noun}, personalised with arbooth"
+                )
+                made = True
+            except MlflowException as error:  # another one was faster
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+        # The run is finished before there is a version of it, and the version names the run: whoever finds one of
+        # the two finds a whole one.
+        client.set_terminated(run_id, "FINISHED")
+        # Its location, not `models:/ID`, which MLflow would look up at another caller's address.
+        version = client.create_model_version(
+            name,
+            model.artifact_location,
+            run_id,
+            tags={**tags, LOCKS: json.dumps(entry.origin.locks), MEASURED: entry.measured},
+            description=_description(entry),
+            model_id=model.model_id,
+        )
+    except BaseException:
+        _undo(client, run_id, model.model_id if model else None, name if made else None)
+        raise
+    standing.registered = True
+    first = client.search_model_versions(f"name = '{name}' AND tags.`{KEY}` = '{key}'")
+    whole = sorted((v for v in first if not is_lost(v)), key=lambda v: int(v.version))
+    if whole and str(whole[0].version) != str(version.version):  # somebody else published the same at the same time
+        client.delete_model_version(name, str(version.version))
+        _undo(client, run_id, model.model_id, None)
+        version = whole[0]
+    standing.versions.insert(0, version)
+    return version
 
 
-def _curves(folder: Path) -> list:
-    from mlflow.entities import Metric
+def _tags(entry: Entry, key: str) -> dict[str, str]:
+    origin = entry.origin
+    return {
+        KEY: key,
+        PUBLISHER: os.environ.get(WHO) or f"{socket.gethostname()} {named()}",
+        "subject": entry.subject,
+        "class": entry.noun,
+        "base": entry.base.name,
+        "base_hash": entry.base.hash,
+        "encoders": entry.encoders,
+        "git_commit": f"{origin.commit or 'no git'}{'' if origin.clean or not origin.commit else ', with changes since'}",
+        **({EXPERIMENT: origin.experiment} if origin.experiment else {}),
+    }
 
-    points = []
-    for path in sorted(folder.glob("*.csv")):
-        with path.open(newline="") as file:
-            points += [Metric(f"curve/{path.stem}", float(r["value"]), 0, int(r["step"])) for r in csv.DictReader(file)]
-    return points
+
+def _description(entry: Entry) -> str:
+    """What the version is and how it is called, for people."""
+    where = _tags(entry, "")["git_commit"]
+    return (
+        f"{entry.subject}, a {entry.noun}: base {entry.base.name} ({entry.base.hash[:12]}), measured with "
+        f"{entry.encoders}, made at git commit {where}.\n\n"
+        f'Call it with `[{{"prompt": "a <S*> {entry.noun} in the snow", "n": 1, "seed": 0}}]`; also known are guidance, '
+        "temperature, top_k and top_p, which are otherwise as when it was judged."
+    )
 
 
-def _flat(tree: dict, prefix: str = "") -> dict[str, str]:
-    flat = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = str(value)
-    return flat
+def _sweep(client: MlflowClient, experiment_id: str, key: str) -> None:
+    """Take away what tries that ended in between left of the same content."""
+    for run in client.search_runs([experiment_id], f"tags.`{KEY}` = '{key}'", max_results=100):
+        if _is_given_up(run):
+            models = client.search_logged_models([experiment_id], f"source_run_id = '{run.info.run_id}'")
+            if not any(model.status == "READY" and _is_registered(client, run.info.run_id) for model in models):
+                for model in models:
+                    client.delete_logged_model(model.model_id)
+                client.delete_run(run.info.run_id)
+
+
+def _is_given_up(run) -> bool:
+    host, _, process = run.data.tags.get(PUBLISHER, "").partition(" ")
+    if run.data.tags.get(PUBLISHER) == os.environ.get(WHO, ""):
+        return True
+    if host == socket.gethostname():
+        return not process_is_there(process)
+    return time.time() * 1000 - run.info.start_time > PATIENCE * 1000
+
+
+def _is_registered(client: MlflowClient, run_id: str) -> bool:
+    return bool(client.search_model_versions(f"run_id = '{run_id}'"))
+
+
+def _undo(client: MlflowClient, run_id: str, model_id: str | None, name: str | None) -> None:
+    """Each of what was made, as far as the ledger still answers; the next try takes the rest away."""
+    from contextlib import suppress
+
+    for step in (
+        lambda: client.set_terminated(run_id, "FAILED"),
+        lambda: client.delete_run(run_id),
+        lambda: model_id and client.delete_logged_model(model_id),
+        lambda: name and not client.search_model_versions(f"name = '{name}'") and client.delete_registered_model(name),
+    ):
+        with suppress(Exception):
+            step()

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
+from arbooth.data.bases import remembered_hash
+from arbooth.data.files import EMBEDDED
 from arbooth.progress import track
-from arbooth.registry.publish import Files, Published, publish
+from arbooth.registry.publish import Entry, Files, Origin, Published, publish
 
 if TYPE_CHECKING:
     from arbooth.params import Params
-    from arbooth.project import Paths, Project
+    from arbooth.project import Project
     from arbooth.stages.job import Job
 
 logger = logging.getLogger(__name__)
 
 
-def publish_subject(project: Project, params: Params, subject: str, reads: Paths) -> Published:
-    """Publish one subject's files.
+def entry_of(project: Project, params: Params, subject: str) -> Entry:
+    """What there is to publish of a subject.
 
     Args:
         params: with the subject's own overrides.
     """
-    files = Files(
-        adapter=reads["adapters"] / f"{subject}.safetensors",
-        curves=reads["curves"] / subject,
-        sheet=reads["sheets"] / f"{subject}.png",
-        metrics=reads["metrics"] / f"{subject}.json",
-        prompts=reads["prompts"] / f"{subject}.csv",
-    )
+    paths = {name: project.paths(stage, subject, params)[1] for name, stage in MADE.items()}
     declared = params.subjects[subject].model_dump(by_alias=True, exclude={"overrides", "crops"})
     record = {
         "base": params.base,
@@ -41,16 +38,36 @@ def publish_subject(project: Project, params: Params, subject: str, reads: Paths
             for name in ("picture", "templates", "prior", "finetune", "generate", "evaluate")
         },
     }
-    return publish(
+    commit, clean = project.commit()
+    locks = project.read_locks(subject, params.class_of(subject))
+    return Entry(
         subject,
         params.noun(subject),
-        files,
+        Files(**{name: written[name] for name, written in paths.items()}),
         project.base(params),
         record,
         params.sampling,
+        _encoders(params),
         params.publish,
-        project.tracking_uri,
+        Origin(commit, clean, locks, os.environ.get("DVC_EXP_NAME", "")),
     )
+
+
+# What is published, and the stage that writes it.
+MADE = {
+    "images": "preprocess",
+    "adapter": "finetune",
+    "curves": "finetune",
+    "sheet": "generate",
+    "metrics": "evaluate",
+    "prompts": "evaluate",
+}
+
+
+def _encoders(params: Params) -> str:
+    """Which encoders measured: their name, and what the embedded ones are, since each base has its own."""
+    name = params.evaluate.encoders
+    return f"{name} {remembered_hash(EMBEDDED / 'encoders.safetensors')[:12]}" if name == "embedded" else name
 
 
 def run(job: Job) -> None:
@@ -59,9 +76,18 @@ def run(job: Job) -> None:
             "base %r was scored by the embedded encoders, which know drawings only: set evaluate.encoders to corrected",
             job.params.base,
         )
-    for subject in track(job.params.subjects, "publish", len(job.params.subjects)):
-        done = publish_subject(job.project, job.params.of_subject(subject), subject, job.reads)
+    entries = [entry_of(job.project, job.params.of_subject(subject), subject) for subject in job.params.subjects]
+    for done in track(publish(entries, job.project.tracking_uri), "publish", len(entries)):
         logger.info(describe(done))
+
+
+def publish_subject(project: Project, subject: str) -> Published:
+    """Publish one subject of a project, beside which others may be missing.
+
+    Raises:
+        InputError: it is not evaluated yet, or the ledger can't be used.
+    """
+    return next(publish([entry_of(project, project.params(subject), subject)], project.tracking_uri))
 
 
 def describe(done: Published) -> str:

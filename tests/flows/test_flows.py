@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ import pytest
 
 from arbooth.registry.ledger import ledger
 from tests.conftest import ROOT, copy_project
-from tests.registry.test_served import wait_until_up
+from tests.services import free_port, wait_until_up
 
 pytestmark = pytest.mark.heavy
 
@@ -20,9 +19,7 @@ pytestmark = pytest.mark.heavy
 def prefect(tmp_path_factory):
     """A project, a server on a free port, and a worker; all gone afterwards."""
     folder = copy_project(tmp_path_factory.mktemp("flows") / "project")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "PREFECT_HOME": str(folder.parent / "prefect"),

@@ -5,10 +5,8 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 
@@ -19,6 +17,7 @@ from PIL import Image
 from arbooth.errors import InputError
 from arbooth.stages import run
 from tests.conftest import arbooth, copy_project, enter
+from tests.services import free_port, wait_until_up
 
 pytestmark = pytest.mark.heavy
 ASKED = {"prompt": "a <S*> dog in the snow", "n": 2, "seed": 7}
@@ -127,9 +126,7 @@ def test_one_picture_through_four_doors_is_the_same_bytes(published, monkeypatch
 
 
 def test_http_serving(published, expected):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/arbooth-poodle@champion",
                "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]  # fmt: skip
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{published}/.arbooth/mlflow.db"}
@@ -148,18 +145,6 @@ def test_http_serving(published, expected):
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)
-
-
-def wait_until_up(url, process):
-    deadline = time.time() + 120
-    while time.time() < deadline:
-        assert process.poll() is None, "the server died"
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError("the server did not come up")
 
 
 def ask(port, body):
