@@ -12,6 +12,7 @@ import typer
 from arbooth.errors import InputError, printable
 from arbooth.graph import STAMP_STAGE, TABLE
 from arbooth.recipes import names
+from flows.cli import app as fleet
 
 if TYPE_CHECKING:
     from arbooth.project import Project
@@ -31,6 +32,7 @@ app.add_typer(registry, name="registry")
 app.add_typer(analyses, name="analyze")
 app.add_typer(subjects, name="subject")
 app.add_typer(bases, name="base")
+app.add_typer(fleet, name="fleet")
 
 # A line of a message is cut there: it may repeat what somebody handed us.
 LONGEST = 600

@@ -238,6 +238,10 @@ class Project:
     def is_current(self, stage: str, key: str | None) -> bool:
         """Whether a stage's outputs are what its inputs and code would give."""
         self.write_stamp()
+        return self.has(stage, key)
+
+    def has(self, stage: str, key: str | None) -> bool:
+        """The same, by the code that was written down last."""
         try:
             self.dvc("status", "-q", graph.target(stage, key), say=lambda _: None)
         except DvcFailed:

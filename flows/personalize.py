@@ -1,39 +1,76 @@
-"""Flows: personalise one subject, fill one class prior."""
+"""Flows: personalise one subject, fill one class prior, publish one subject.
+
+A run works in a workspace of its own, by DVC; what it made goes to DVC's remote, its record to Prefect's server, and a
+run of `publish` takes both to the registry, outside the GPU's slot.
+"""
 
 from __future__ import annotations
 
+import base64
+import io
+import json
+import os
 import re
+import socket
+from collections.abc import Callable
+from typing import Any
 
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
+from prefect import flow, get_client, get_run_logger, runtime, task
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import StateType
+from prefect.concurrency.sync import concurrency
+from prefect.deployments import run_deployment
+from prefect.exceptions import Abort
+from prefect.states import State
 
 from arbooth.errors import DvcFailed, InputError
-from arbooth.graph import SUBJECT_STAGES
+from arbooth.graph import SUBJECT_STAGES, target
 from arbooth.project import Project
+from arbooth.registry.publish import WHO
+from arbooth.settings import without_secrets
+from flows import records
+from flows.workspaces import call, opened, push, restore, yaml_of
 
 # Skipping and caching are DVC's alone.
-UNCACHED = {"cache_policy": NO_CACHE, "persist_result": False}
+UNCACHED: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+HOUR = 3600
+# No stage hangs for ever; fine-tuning of an 8B network is the longest.
+TIMEOUTS = {"finetune": 24 * HOUR, "generate": 6 * HOUR, "evaluate": 3 * HOUR}
+# A run that failed or was killed so often is left alone, with its reason.
+ATTEMPTS = 3
+GAVE_UP = "GaveUp"
+# A label of the run: which machine it is on.
+HOST = "arbooth.host"
+
+# How DVC says that its repository or a path is locked, and how a stage does that somebody else is at it.
+BUSY = re.compile(
+    r"ERROR: (?:Unable to acquire lock\b|.* is busy, it is being blocked by:)|error: [a-z]+(?:@\S+)? is already running as process"
+)
+PROGRESS = re.compile(r"(\d+)%\|.*\| *(\S+ ?\[.*)")
 
 
 def _say(line: str) -> None:
     get_run_logger().info(line)
 
 
-# How DVC says that its repository or a path is locked, and how a stage does that somebody else is at it.
-BUSY = re.compile(
-    r"ERROR: (?:Unable to acquire lock\b|.* is busy, it is being blocked by:)|error: [a-z]+(?:@\S+)? is already running as process"
-)
-
-
-def _is_busy(_task, _run, state) -> bool:
-    """Whether a stage failed only because somebody else is at it."""
+def may_pass(_task, _run, state) -> bool:
+    """Whether it helps to try again here: somebody else is at it, or what failed is not our own refusal."""
     try:
         state.result()
     except DvcFailed as error:
-        return any(BUSY.match(line) for line in error.lines)
-    except Exception:
+        ours = any(line.startswith("error: ") for line in error.lines)
+        return not ours or any(BUSY.match(line) for line in error.lines)
+    except InputError:
         return False
+    except Exception:
+        return True
     return False
 
 
@@ -42,89 +79,252 @@ def _is_busy(_task, _run, state) -> bool:
     task_run_name="{stage}@{key}",
     **UNCACHED,
     retries=2,
-    retry_delay_seconds=5,
+    retry_delay_seconds=10,
+    retry_condition_fn=may_pass,
 )
-def run_stage(stage: str, key: str) -> None:
+def run_stage(project: Project, stage: str, key: str) -> None:
     """Bring one stage up to date; DVC skips it when nothing it depends on has changed."""
-    Project().repro(stage, key, say=_say)
+    project.dvc("repro", "--single-item", target(stage, key), say=_watched(stage, key))
 
 
-@task(
-    name="prior",
-    task_run_name="prior@{class_name}",
-    **UNCACHED,
-    # Another subject of the class may be drawing it right now: wait for that, minutes with a large base.
-    retries=60,
-    retry_delay_seconds=15,
-    retry_condition_fn=_is_busy,
-)
-def ensure_prior(class_name: str) -> bool:
-    """Draw the class prior if it is not there or stale; says whether it was drawn.
+def _watched(stage: str, key: str) -> Callable[[str], None]:
+    """Hands lines to the log, and a bar's percentage to an artifact that the fleet's table reads."""
+    shown: dict[str, Any] = {}
 
-    `dvc repro` would take a write lock even with nothing to do, and refuse beside another subject that
-    reads the prior; `dvc status` does not.
+    def say(line: str) -> None:
+        found = PROGRESS.search(line)
+        if not found:
+            _say(line)
+            return
+        description = f"{stage} {key}: {found[2].strip()}"
+        if "id" not in shown:
+            shown["id"] = create_progress_artifact(float(found[1]), description=description)
+        else:
+            update_progress_artifact(shown["id"], float(found[1]), description=description)
+
+    return say
+
+
+@task(name="prior", task_run_name="prior@{class_name}", **UNCACHED, retries=2, retry_delay_seconds=10,
+      retry_condition_fn=may_pass, timeout_seconds=12 * HOUR)  # fmt: skip
+def ensure_prior(project: Project, class_name: str, remote: bool) -> bool:
+    """Draw the class prior if nobody has; says whether it was drawn.
+
+    However many subjects of a class run at once, one of them draws and the others wait: a strict concurrency limit
+    named after the class, whose lease ends soon after whoever held it was killed.
     """
-    project = Project()
-    if project.is_current("prior", class_name):
+    if _has_prior(project, class_name, remote):
         return False
-    project.repro("prior", class_name, say=_say)
+    name = f"prior-{class_name}"
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(name, 1)
+    with concurrency(name, strict=True, lease_duration=60):
+        if _has_prior(project, class_name, remote):
+            return False
+        project.dvc("repro", "--single-item", target("prior", class_name), say=_watched("prior", class_name))
+        if remote:
+            push(project, yaml_of(None, class_name))
+        records.keep("class", class_name, project.read_locks(None, class_name))
     return True
 
 
-@task(
-    name="publish",
-    task_run_name="publish@{subject}",
-    **UNCACHED,
-    retries=2,
-    retry_delay_seconds=5,
-)
-def publish_subject(subject: str) -> dict:
-    """Log and register the subject's files in MLflow; idempotent by content."""
-    from arbooth.stages.publish import describe, publish_subject
+def _has_prior(project: Project, class_name: str, remote: bool) -> bool:
+    if project.write_locks(records.last("class", class_name)):
+        restore(project, yaml_of(None, class_name), remote=remote)
+    return project.has("prior", class_name)
 
-    project = Project()
-    params = project.params(subject)
-    reads, _ = project.paths("publish", None, params)
-    done = publish_subject(project, params, subject, reads)
-    _say(describe(done))
-    return {"run_id": done.run_id, "version": done.version, "champion": done.champion}
+
+@task(name="push", task_run_name="push@{subject}", **UNCACHED, retries=4, retry_delay_seconds=[5, 15, 45, 120],
+      timeout_seconds=HOUR)  # fmt: skip
+def push_subject(project: Project, subject: str) -> None:
+    """Everything that the subject's stages made, to DVC's remote."""
+    push(project, yaml_of(subject))
+
+
+@task(name="take back", task_run_name="take-back@{name}", **UNCACHED, retries=20, retry_delay_seconds=3,
+      timeout_seconds=HOUR)  # fmt: skip
+def take_back(host: Project, name: str, locks: dict[str, str]) -> None:
+    """On one machine without remotes the project itself gets what was made."""
+    host.write_locks(locks)
+    made = [path.replace("dvc.lock", "dvc.yaml") for path in locks]
+    host.dvc("checkout", "-q", *made, say=lambda _: None)
+
+
+@task(name="publish", task_run_name="registry@{subject}", **UNCACHED, retries=200, timeout_seconds=600,
+      retry_delay_seconds=[10, 20, 40, 80, 160, 300], retry_condition_fn=lambda t, r, s: may_wait(s))  # fmt: skip
+def register(project: Project, subject: str) -> dict:
+    """Log and register the subject's files; tried again, with longer and longer pauses, while MLflow is away."""
+    return json.loads(call(project, "registry", "publish", subject, "--json").splitlines()[-1])
+
+
+def may_wait(state: State) -> bool:
+    """Whether publishing may work later: the ledger is away or refuses; what is missing here will not come."""
+    try:
+        state.result()
+    except InputError as error:
+        return str(error).startswith("MLflow at ")
+    except Exception:
+        return True
+    return False
 
 
 @flow(name="personalize", flow_run_name="personalize-{subject}", persist_result=False)
-def personalize(subject: str) -> dict:
-    """Photos of one subject to a registered model.
+def personalize(subject: str, commit: str | None = None) -> Any:
+    """Photos of one subject to pictures, metrics and an adapter; a run of `publish` takes them to the registry.
 
     Args:
         subject: a name in params.yaml.
-
-    Returns:
-        MLflow run id, registered version, and whether it is the champion.
+        commit: of the project's git remote; None works from the checkout as it stands.
 
     Raises:
         InputError: no such subject, or broken parameters.
     """
-    params = Project().params(subject)
-    for stage in SUBJECT_STAGES:
-        if stage == "finetune":
-            ensure_prior(params.class_of(subject))
-        run_stage(stage, subject)
-    done = publish_subject(subject)
-    create_markdown_artifact(
-        key=f"personalized-{subject.replace('_', '-')}",
-        markdown=f"**{subject}** is `arbooth-{subject}` version {done['version']}"
-        f"{', champion' if done['champion'] else ''} (MLflow run `{done['run_id']}`).",
+    return _with_attempts(lambda: _personalize(subject, commit))
+
+
+def _personalize(subject: str, commit: str | None) -> dict[str, str]:
+    host, remote = Project(), commit is not None
+    with opened(host, _run_id(), subject, None, commit, _say) as project:
+        class_name = next(iter(project.params().classes))
+        # What was made before, here or elsewhere: DVC skips what is still right.
+        if project.write_locks(records.last("subject", subject)):
+            restore(project, yaml_of(subject), remote=remote)
+        for stage in SUBJECT_STAGES:
+            _still_ours()
+            if stage == "finetune":
+                ensure_prior(project, class_name, remote)
+            run_stage.with_options(timeout_seconds=TIMEOUTS.get(stage, HOUR))(project, stage, subject)
+        _still_ours()
+        locks = project.read_locks(subject, class_name)
+        if remote:
+            push_subject(project, subject)
+        else:
+            take_back(host, subject, locks)
+        records.keep("subject", subject, locks)
+    _hand_on(subject, commit, locks)
+    return locks
+
+
+def _hand_on(subject: str, commit: str | None, locks: dict[str, str]) -> None:
+    """Publishing is a run of its own where there is a server to schedule it."""
+    if runtime.deployment.id is None:
+        publish(subject, commit, locks)
+        return
+    made = json.dumps([commit, locks], sort_keys=True)
+    run_deployment(
+        "publish/fleet",
+        parameters={"subject": subject, "commit": commit, "locks": locks},
+        flow_run_name=f"publish-{subject}",
+        timeout=0,
+        as_subflow=False,
+        idempotency_key=f"{runtime.flow_run.id} {hash_of(made)}",
+        tags=[f"subject:{subject}"],
     )
+
+
+@flow(name="publish", flow_run_name="publish-{subject}", persist_result=False)
+def publish(subject: str, commit: str | None = None, locks: dict[str, str] | None = None) -> Any:
+    """What a run of `personalize` made, to MLflow: a run, a registered version, its aliases.
+
+    Args:
+        locks: DVC's record of what was made; the one that was kept last by default.
+    """
+    return _with_attempts(lambda: _publish(subject, commit, locks))
+
+
+def _publish(subject: str, commit: str | None, locks: dict[str, str] | None) -> dict:
+    os.environ[WHO] = _run_id()
+    # A server that is away is waited for by this run, not by a call that says nothing for minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    host, remote = Project(), commit is not None
+    with opened(host, _run_id(), subject, None, commit, _say) as project:
+        project.write_locks(locks or records.last("subject", subject))
+        if not restore(project, yaml_of(subject), remote=remote):
+            raise InputError(f"what was made of {subject!r} is neither in the cache nor at the remote: run it again")
+        if not project.has("evaluate", subject):
+            raise InputError(f"params.yaml or the code has changed since {subject!r} was made: run it again")
+        done = register(project, subject)
+        _show(project, subject, done)
     return done
 
 
+def _show(project: Project, subject: str, done: dict) -> None:
+    """The contact sheet, the metrics and where to look, on Prefect's page of the run."""
+    from PIL import Image
+
+    params = project.params(subject)
+    with Image.open(project.paths("generate", subject, params)[1]["sheet"]) as sheet:
+        small = sheet.convert("RGB")
+        small.thumbnail((900, 1800))
+    data = io.BytesIO()
+    small.save(data, "jpeg", quality=80)
+    key = records.key_of("subject", subject)
+    picture = f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+    create_image_artifact(picture, key=f"sheet-{key}", description=f"contact sheet of {subject}")
+    metrics = json.loads(project.paths("evaluate", subject, params)[1]["metrics"].read_text())
+    table = [{"metric": name, "value": f"{value:.3f}"} for name, value in metrics.items()]
+    stands = "champion" if done["champion"] else f"candidate: {'; '.join(done['gate'])}"
+    create_table_artifact(
+        table, key=f"metrics-{key}", description=f"arbooth-{subject} version {done['version']}, {stands}"
+    )
+    address = without_secrets(project.tracking_uri)
+    if address.startswith("http"):
+        where = f"{address.rstrip('/')}/#/models/arbooth-{subject}/versions/{done['version']}"
+        create_link_artifact(where, link_text=f"arbooth-{subject} version {done['version']}", key=f"registry-{key}")
+
+
 @flow(name="fill-prior", flow_run_name="fill-prior-{class_name}", persist_result=False)
-def fill_prior(class_name: str) -> bool:
+def fill_prior(class_name: str, commit: str | None = None) -> Any:
     """Draw the prior of one class ahead of its subjects; says whether it had to be drawn.
 
     Raises:
         InputError: no such class.
     """
-    params = Project().params()
-    if class_name not in params.classes:
-        raise InputError(f"no class {class_name!r} in params.yaml (known: {', '.join(params.classes)})")
-    return ensure_prior(class_name)
+    return _with_attempts(lambda: _fill_prior(class_name, commit))
+
+
+def _fill_prior(class_name: str, commit: str | None) -> bool:
+    host = Project()
+    with opened(host, _run_id(), None, class_name, commit, _say) as project:
+        drawn = ensure_prior(project, class_name, commit is not None)
+        if commit is None:
+            take_back(host, class_name, project.read_locks(None, class_name))
+    return drawn
+
+
+def _run_id() -> str:
+    return f"{runtime.flow_run.id}-{os.getpid()}"
+
+
+def hash_of(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _with_attempts(work: Callable[[], Any]) -> Any:
+    """Run; the last of all attempts ends in a state that no automation takes up again."""
+    attempt = runtime.flow_run.run_count or 1
+    with get_client(sync_client=True) as client:
+        client.update_flow_run_labels(runtime.flow_run.id, {HOST: socket.gethostname()})
+    if attempt > ATTEMPTS:
+        return State(
+            type=StateType.FAILED, name=GAVE_UP, message=f"ended {attempt - 1} times without a word: see the logs"
+        )
+    try:
+        return work()
+    except Exception as error:
+        if runtime.deployment.id is None or attempt < ATTEMPTS:
+            raise
+        return State(type=StateType.FAILED, name=GAVE_UP, message=f"failed {attempt} times: {error}"[:2000])
+
+
+def _still_ours() -> None:
+    """A machine that was cut off finds, when it comes back, its run taken over: it stops, and says no more of it."""
+    if runtime.deployment.id is None:
+        return
+    with get_client(sync_client=True) as client:
+        now = client.read_flow_run(runtime.flow_run.id)
+    if now.run_count != runtime.flow_run.run_count or now.state is None or not now.state.is_running():
+        raise Abort(f"taken over while this machine was cut off: {now.state and now.state.name} now")

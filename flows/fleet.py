@@ -1,0 +1,350 @@
+"""Many subjects at once: start them, see how they stand, collect what they came to. Prefect schedules, nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterType,
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelling, Scheduled
+
+from arbooth.errors import DvcFailed, InputError
+from arbooth.project import Project
+from arbooth.registry.gate import CANDIDATE, CHAMPION
+from arbooth.registry.ledger import ledger
+from arbooth.registry.publish import LOCKS
+from arbooth.registry.snapshot import Standing, snapshot
+from flows.deploy import PRIORITIES, deployments, has_remotes, in_parallel, name_of, queue_of
+from flows.personalize import HOST
+
+ACTIVE = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED)
+PAGE = 200
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one subject stands; empty where there is nothing to tell."""
+
+    subject: str
+    state: str
+    where: str = ""
+    since: str = ""
+    stage: str = ""
+    error: str = ""
+    version: str = ""
+    champion: str = ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the server knows of a subject: its deployment, its latest run of each kind."""
+
+    deployment: DeploymentResponse
+    run: FlowRun | None
+    published: FlowRun | None
+    made: FlowRun | None  # the latest that completed
+
+
+def run(only: str = "*", changed: bool = False, priority: int = 2, dry: bool = False) -> list[str]:
+    """Start every subject that matches and is not at work already; lines that say which.
+
+    Args:
+        only: a pattern of names, say "cat-*".
+        changed: leave out those whose last completed run was made of the same photos, parameters, base and code.
+        priority: 1 (first) to 3.
+        dry: start none.
+
+    Raises:
+        InputError: no server, nothing deployed, or nothing matches.
+    """
+    if priority not in PRIORITIES:
+        raise InputError(f"--priority is {priority}: 1 comes first, then 2 (the default), then 3")
+    params = Project().params()
+    queue = queue_of(Project().base(params), priority)
+
+    async def start(client: PrefectClient) -> list[str]:
+        known = _matching(await _known(client), only)
+        busy = {name for name, one in known.items() if one.run and one.run.state_type in ACTIVE}
+        same = {
+            name for name, one in known.items() if one.made and one.made.deployment_version == one.deployment.version
+        }
+        chosen = [name for name in known if name not in busy and not (changed and name in same)]
+        if not dry:
+            await in_parallel(chosen, lambda name: _start(client, name, known[name].deployment, queue))
+        lines = [f"{'would start' if dry else 'started'} {name}" for name in chosen]
+        lines += [f"{name} is at work already" for name in sorted(busy)]
+        left = len(known) - len(chosen) - len(busy)
+        return [*lines, *([f"{left} unchanged"] if left else [])]
+
+    return _asked(start)
+
+
+async def _start(client: PrefectClient, name: str, deployment: DeploymentResponse, queue: str) -> None:
+    await client.create_flow_run_from_deployment(deployment.id, name=f"personalize-{name}", work_queue_name=queue)
+
+
+def cancel(only: str = "*") -> list[str]:
+    """End the runs of every subject that matches; lines that say which."""
+
+    async def stop(client: PrefectClient) -> list[str]:
+        known = _matching(await _known(client), only)
+        active = {f"{name}": run for name, one in known.items() for run in (one.run, one.published) if _is_active(run)}
+        await in_parallel(active.values(), lambda run: client.set_flow_run_state(run.id, Cancelling(), force=False))
+        return [f"cancelled {name}" for name in active] or ["nothing was at work"]
+
+    return _asked(stop)
+
+
+def retry(only: str = "*") -> list[str]:
+    """Run again what failed, crashed or was cancelled of every subject that matches; lines that say which.
+
+    It is a new run, with as many attempts as the first had.
+    """
+
+    async def again(client: PrefectClient) -> list[str]:
+        known = _matching(await _known(client), only)
+        lines = []
+        for name, one in known.items():
+            if one.run and not _is_active(one.run) and one.run.state_type != StateType.COMPLETED:
+                await _start(client, name, one.deployment, str(one.deployment.work_queue_name))
+                lines.append(f"started {name}")
+            elif one.published and not _is_active(one.published) and one.published.state_type != StateType.COMPLETED:
+                await client.set_flow_run_state(one.published.id, Scheduled(), force=True)
+                lines.append(f"publishes {name}")
+        return lines or ["nothing had failed"]
+
+    return _asked(again)
+
+
+def status(only: str = "*") -> list[Row]:
+    """How every subject stands, by the server and the registry, in a number of queries that does not grow with theirs.
+
+    Raises:
+        InputError: no server, or nothing is deployed.
+    """
+
+    async def rows(client: PrefectClient) -> list[Row]:
+        known = _matching(await _known(client), only)
+        running = [run.id for one in known.values() for run in (one.run, one.published) if run and _is_active(run)]
+        stages = await _stages(client, running)
+        return [_row(name, one, stages) for name, one in known.items()]
+
+    found = _asked(rows)
+    standings = _standings([row.subject for row in found])
+    return [_with_registry(row, standings.get(row.subject)) for row in found]
+
+
+def _standings(subjects: list[str]) -> dict[str, Standing]:
+    project = Project()
+    try:
+        with ledger(project.tracking_uri) as client:
+            return snapshot(client, subjects)
+    except InputError:  # the table is of use without it
+        return {}
+
+
+def _with_registry(row: Row, standing: Standing | None) -> Row:
+    if standing is None:
+        return row
+    version, champion = standing.aliases.get(CANDIDATE, ""), standing.aliases.get(CHAMPION, "")
+    return Row(**{**vars(row), "version": version, "champion": champion})
+
+
+def _row(name: str, one: Known, stages: dict[UUID, str]) -> Row:
+    run = one.run
+    if run is None:
+        return Row(name, "never run")
+    # A subject is done when it is published.
+    if run.state_type == StateType.COMPLETED and one.published is not None:
+        run = one.published if one.published.created >= run.created else run
+    state = run.state.name if run.state else "?"
+    if run is one.published:
+        state = "Completed" if state == "Completed" else f"publishing: {state}"
+    elif state == "Completed" and one.published is None:
+        state = "made, not published"
+    message = (run.state.message or "") if run.state and state != "Completed" else ""
+    return Row(
+        name,
+        state,
+        str(run.labels.get(HOST, "")),
+        _ago(run.state.timestamp if run.state else run.created),
+        stages.get(run.id, ""),
+        "" if run.state and run.state.is_scheduled() and run.run_count == 0 else " ".join(message.split())[:120],
+    )
+
+
+def _ago(then: datetime | None) -> str:
+    if then is None:
+        return ""
+    seconds = int((datetime.now(UTC) - then).total_seconds())
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{max(seconds, 0)} s"
+
+
+async def _stages(client: PrefectClient, runs: list[UUID]) -> dict[UUID, str]:
+    """Flow run -> what it is at, with the progress that its bar last showed."""
+    if not runs:
+        return {}
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=runs))
+    tasks = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING])))
+    found = await client.read_task_runs(flow_run_filter=chosen, task_run_filter=tasks, limit=PAGE)
+    shown = await client.read_artifacts(
+        artifact_filter=ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=runs), type=ArtifactFilterType(any_=["progress"])
+        ),
+        limit=PAGE,
+    )
+    progress = {artifact.task_run_id: artifact.data for artifact in shown}
+    return {
+        task.flow_run_id: task.name + (f" {float(str(progress[task.id])):.0f}%" if task.id in progress else "")
+        for task in found
+        if task.flow_run_id
+    }
+
+
+def collect(only: str = "*") -> list[str]:
+    """Take what every subject came to into this checkout: DVC's records from the registry, then their files, then a report.
+
+    Returns:
+        Lines that say what came.
+
+    Raises:
+        InputError: the registry can't be used, or holds nothing of these subjects; DVC's remote lacks something.
+    """
+    project = Project()
+    params = project.params()
+    subjects = [name for name in params.subjects if fnmatch.fnmatchcase(name, only)]
+    if not subjects:
+        raise InputError(f"no subject is called {only!r} (known: {', '.join(params.subjects) or 'none'})")
+    with ledger(project.tracking_uri) as client:
+        standings = snapshot(client, subjects if len(subjects) == 1 else None)
+    locks: dict[str, str] = {}
+    missing = []
+    for name in subjects:
+        candidate = standings.get(name, Standing()).at(CANDIDATE)
+        kept = json.loads(candidate.tags.get(LOCKS, "{}")) if candidate else {}
+        allowed = project.lock_files(name, params.class_of(name))
+        locks |= {where: text for where, text in kept.items() if where in allowed}
+        if not kept:
+            missing.append(name)
+    if not locks:
+        raise InputError(f"the registry has nothing of {', '.join(missing[:5])}: see `arbooth fleet status`")
+    project.write_stamp()
+    project.write_locks(locks)
+    made = sorted(where.replace("dvc.lock", "dvc.yaml") for where in locks)
+    try:
+        project.dvc("pull" if has_remotes(project) else "checkout", "-q", *made, say=lambda _: None)
+    except DvcFailed as error:
+        raise InputError(
+            f"DVC can't bring what the registry names: {error.lines[-1] if error.lines else error}"
+        ) from None
+    lines = [f"collected {len(subjects) - len(missing)} of {len(subjects)} subjects"]
+    lines += [f"{name} is not published yet" for name in missing]
+    if not missing and len(subjects) == len(params.subjects):
+        project.repro("summarize", None, say=lambda _: None)
+        lines.append(f"report   {project.paths('summarize', None, params)[1]['report']}")
+    return lines
+
+
+async def _known(client: PrefectClient) -> dict[str, Known]:
+    """Every deployed subject with its latest runs: pages of 200, newest first."""
+    flows = {flow.name: flow.id for flow in await client.read_flows()}
+    ours = await deployments(client)
+    subjects = {d.name: d for d in ours if name_of(flows, d) == "personalize"}
+    publishing = [d.id for d in ours if name_of(flows, d) == "publish"]
+    if not subjects:
+        raise InputError("nothing is deployed: run `arbooth fleet deploy`")
+    by_id = {d.id: name for name, d in subjects.items()}
+    runs = await _latest(client, [*by_id], lambda run: by_id.get(run.deployment_id, ""))
+    made = await _latest(client, [*by_id], lambda run: by_id.get(run.deployment_id, ""), [StateType.COMPLETED])
+    published = await _latest(client, publishing, lambda run: run.name.removeprefix("publish-"))
+    return {
+        name: Known(subjects[name], runs.get(name), published.get(name), made.get(name)) for name in sorted(subjects)
+    }
+
+
+async def _latest(
+    client: PrefectClient, ids: list[UUID], key: Any, states: list[StateType] | None = None
+) -> dict[str, FlowRun]:
+    """The newest run of each key."""
+    if not ids:
+        return {}
+    found: dict[str, FlowRun] = {}
+    state = FlowRunFilterState(type=FlowRunFilterStateType(any_=states)) if states else None
+    chosen = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=ids), state=state)
+    offset = 0
+    while True:
+        page = await client.read_flow_runs(
+            flow_run_filter=chosen, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=PAGE, offset=offset
+        )
+        for run in page:
+            before = found.get(key(run))
+            if before is None or (run.created or datetime.min) > (before.created or datetime.min):
+                found[key(run)] = run
+        offset += len(page)
+        if len(page) < PAGE:
+            return found
+
+
+def _matching(known: dict[str, Known], only: str) -> dict[str, Known]:
+    found = {name: one for name, one in known.items() if fnmatch.fnmatchcase(name, only)}
+    if not found:
+        raise InputError(f"no subject is called {only!r} (deployed: {', '.join(list(known)[:20])})")
+    return found
+
+
+def _is_active(run: FlowRun | None) -> bool:
+    return run is not None and run.state_type in ACTIVE
+
+
+def _asked(work: Any) -> Any:
+    """Ask the server; an address that does not answer is one sentence."""
+    import httpx
+
+    if not PREFECT_API_URL.value():
+        raise InputError("PREFECT_API_URL is not set: set it to the address of the Prefect server")
+
+    async def ask() -> Any:
+        async with get_client() as client:
+            return await work(client)
+
+    try:
+        return asyncio.run(ask())
+    except (httpx.HTTPError, OSError) as error:
+        raise InputError(
+            f"the Prefect server at {PREFECT_API_URL.value()} does not answer ({error}): is it running?"
+        ) from None
+
+
+def table(rows: Iterable[Row]) -> list[str]:
+    """Rows as aligned text; columns that nobody fills are left out."""
+    rows = list(rows)
+    names = [name for name in Row.__dataclass_fields__ if any(getattr(row, name) for row in rows)]
+    cells = [list(names), *[[getattr(row, name) for name in names] for row in rows]]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(names))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells]

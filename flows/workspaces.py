@@ -1,0 +1,147 @@
+"""A workspace for every run: its subject's part of the project, at the deployed commit or as the folder stands.
+
+No two runs share a lock, a lock file or a folder, so what one run costs does not grow with the number of subjects, and
+nothing of one machine's paths leaves it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from arbooth.creating import class_in, workspace
+from arbooth.errors import DvcFailed, InputError
+from arbooth.graph import target
+from arbooth.owner import named, process_is_there
+from arbooth.project import COMMIT, Project
+
+FOLDER, OWNER = ".arbooth/fleet", "owner"
+# What a clone leaves out: what belongs to other subjects, and what no stage reads.
+LEFT_OUT = ("subjects", "classes", "tests", "docs", "benchmarks")
+
+
+@contextmanager
+def opened(
+    host: Project, run: str, subject: str | None, class_name: str | None, commit: str | None, say: Callable[[str], None]
+) -> Iterator[Project]:
+    """A project cut down to a subject and its class, or to a class; gone afterwards.
+
+    Args:
+        host: the checkout on this machine: its cache, weights, resume files and settings are used.
+        run: a name for the folder.
+        commit: what to clone; None takes the checkout as it stands, changes included.
+
+    Raises:
+        InputError: no such subject, class or commit.
+    """
+    folder = host.home / FOLDER / run
+    sweep(host)
+    folder.mkdir(parents=True)
+    (folder / OWNER).write_text(named(), encoding="utf-8")
+    try:
+        source = clone(host, commit, folder / "code", subject) if commit else host
+        class_name = class_name or class_in(source, str(subject))
+        project = workspace(source, folder / "project", subject, class_name, host)
+        at, clean = (commit, True) if commit else host.commit()
+        (project.root / COMMIT).write_text(f"{at}{' clean' if clean else ''}", encoding="utf-8")
+        say(f"workspace of {subject or class_name} at {f'commit {commit[:12]}' if commit else host.root}")
+        _stamp(project, folder / "code")
+        yield project
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(host: Project) -> list[Path]:
+    """Remove the workspaces of runs that were killed on this machine."""
+    gone = []
+    for folder in (host.home / FOLDER).glob("*"):
+        owner = folder / OWNER
+        if owner.is_file() and not process_is_there(owner.read_text(encoding="utf-8")):
+            shutil.rmtree(folder, ignore_errors=True)
+            gone.append(folder)
+    return gone
+
+
+def clone(host: Project, commit: str, folder: Path, subject: str | None) -> Project:
+    """The project at a commit of its remote, without what other subjects have; objects that are here are not fetched."""
+    url, prefix = host.git("remote", "get-url", remote_of(host)), host.git("rev-parse", "--show-prefix")
+    host.git("clone", "-q", "--no-checkout", "--reference-if-able", str(top_of(host)), url, str(folder))
+    code = Project(folder)
+    there = f"/{prefix}"
+    code.git("sparse-checkout", "set", "--no-cone", "/*", *(f"!{there}{name}/" for name in LEFT_OUT),
+             f"!{there}photos/*", *([f"{there}photos/{subject}.dvc"] if subject else []))  # fmt: skip
+    code.git("checkout", "-q", "--detach", commit)
+    return Project(folder / prefix)
+
+
+def top_of(project: Project) -> Path:
+    return Path(project.git("rev-parse", "--show-toplevel"))
+
+
+def remote_of(project: Project) -> str:
+    """The git remote that machines clone from: that of the branch, or `origin`, or the only one; "" without any."""
+    remotes = project.git("remote").split()
+    try:
+        upstream = project.git("rev-parse", "--abbrev-ref", "--symbolic-full-name", "@{upstream}").partition("/")[0]
+    except InputError:
+        upstream = ""
+    for name in (upstream, "origin", *remotes):
+        if name in remotes:
+            return name
+    return ""
+
+
+def _stamp(project: Project, code: Path) -> None:
+    """Write down which code runs: that of the clone, where the project's repository holds it."""
+    if not (code / "arbooth" / "__init__.py").is_file():
+        project.write_stamp()
+        return
+    os.environ["PYTHONPATH"] = str(code)  # of this run's process: all that it starts
+    call(project, "graph")
+    call(project, "stage", "stamp")
+
+
+def call(project: Project, *arguments: str) -> str:
+    """A command of arbooth in a project, by the code that belongs to the run; what it prints.
+
+    Raises:
+        InputError: it failed, with its own words.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "arbooth", *arguments],
+        cwd=project.root,
+        env={**os.environ, "ARBOOTH_PROJECT": str(project.root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.startswith("error: ")] or done.stderr.splitlines()
+        raise InputError(
+            (said or [f"arbooth {arguments[0]} exited with {done.returncode}"])[-1].removeprefix("error: ")
+        )
+    return done.stdout
+
+
+def restore(project: Project, *targets: str, remote: bool) -> bool:
+    """Bring back what DVC's records name, from the cache or the remote; says whether all of it came."""
+    try:
+        project.dvc(*(["pull"] if remote else ["checkout"]), "-q", *targets, say=lambda _: None)
+    except DvcFailed:
+        return False
+    return True
+
+
+def push(project: Project, *targets: str) -> None:
+    project.dvc("push", "-q", *targets, say=lambda _: None)
+
+
+def yaml_of(subject: str | None, class_name: str | None = None) -> str:
+    """The dvc.yaml of a subject or class, as a target."""
+    stage, key = ("preprocess", subject) if subject else ("prior", class_name)
+    return target(stage, key).partition(":")[0]
