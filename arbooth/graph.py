@@ -80,7 +80,7 @@ _SHEET, _METRICS, _PROMPTS = (
     "artifacts/evaluate/{key}.json",
     "artifacts/prompts/{key}.csv",
 )
-_REPORT = "artifacts/report.html"
+_REPORT = "artifacts/report"
 _RECIPE = ("picture", "templates", "prior", "methods", "finetune", "compute", "seed")
 
 _STAGES = (

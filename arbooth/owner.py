@@ -13,6 +13,8 @@ from pathlib import Path
 
 # Who started DVC, handed down to the stage that DVC starts.
 OWNER = "ARBOOTH_OWNER"
+# Whoever publishes, in words that the next try of the same knows again: a flow's is its run.
+PUBLISHER = "ARBOOTH_PUBLISHER"
 SECONDS = 1.0
 
 

@@ -165,6 +165,11 @@ class Project:
         return self.settings.tracking_uri or f"sqlite:///{self.home / '.arbooth' / 'mlflow.db'}"
 
     @property
+    def ledger_files(self) -> Path:
+        """Where MLflow's files go if its address is that of a bare database."""
+        return self.home / ".arbooth" / "mlartifacts"
+
+    @property
     def device(self) -> torch.device:
         return torch_device(self.settings.device)
 

@@ -126,7 +126,7 @@ def summary_lines(project: Project) -> list[str]:
         lines += [f"  {name:<24} {value:.3f}" for name, value in read_json(path).items()]
         lines.append(f"  contact sheet            {project.paths('generate', subject, params)[1]['sheet']}")
     uri = without_secrets(project.tracking_uri)
-    lines.append(f"report   {project.paths('summarize', None, params)[1]['report']}")
+    lines.append(f"report   {project.paths('summarize', None, params)[1]['report'] / 'index.html'}")
     lines.append(f"MLflow   {uri}")
     lines.append(f"         look with: mlflow server --workers 1 --backend-store-uri {uri}")
     return lines

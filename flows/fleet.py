@@ -28,15 +28,14 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_RETRY_EXTRA_CODES, temporary_settings
 from prefect.states import Cancelling, Scheduled
 
 from arbooth.errors import DvcFailed, InputError
 from arbooth.project import Project
 from arbooth.registry.gate import CANDIDATE, CHAMPION
 from arbooth.registry.ledger import ledger
-from arbooth.registry.publish import LOCKS
-from arbooth.registry.snapshot import Standing, snapshot
+from arbooth.registry.snapshot import LOCKS, Standing, snapshot
 from flows.deploy import PRIORITIES, deployments, has_remotes, in_parallel, name_of, queue_of
 from flows.personalize import HOST
 
@@ -267,7 +266,7 @@ def collect(only: str = "*") -> list[str]:
     lines += [f"{name} is not published yet" for name in missing]
     if not missing and len(subjects) == len(params.subjects):
         project.repro("summarize", None, say=lambda _: None)
-        lines.append(f"report   {project.paths('summarize', None, params)[1]['report']}")
+        lines.append(f"report   {project.paths('summarize', None, params)[1]['report'] / 'index.html'}")
     return lines
 
 
@@ -330,8 +329,10 @@ def _asked(work: Any) -> Any:
         raise InputError("PREFECT_API_URL is not set: set it to the address of the Prefect server")
 
     async def ask() -> Any:
-        async with get_client() as client:
-            return await work(client)
+        # A server under load answers 500 where its database was slow: asked again.
+        with temporary_settings({PREFECT_CLIENT_RETRY_EXTRA_CODES: {500}}):
+            async with get_client() as client:
+                return await work(client)
 
     try:
         return asyncio.run(ask())

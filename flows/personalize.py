@@ -32,8 +32,8 @@ from prefect.states import State
 
 from arbooth.errors import DvcFailed, InputError
 from arbooth.graph import SUBJECT_STAGES, target
+from arbooth.owner import PUBLISHER
 from arbooth.project import Project
-from arbooth.registry.publish import WHO
 from arbooth.settings import without_secrets
 from flows import records
 from flows.workspaces import call, opened, push, restore, yaml_of
@@ -233,7 +233,7 @@ def publish(subject: str, commit: str | None = None, locks: dict[str, str] | Non
 
 
 def _publish(subject: str, commit: str | None, locks: dict[str, str] | None) -> dict:
-    os.environ[WHO] = _run_id()
+    os.environ[PUBLISHER] = _run_id()
     # A server that is away is waited for by this run, not by a call that says nothing for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

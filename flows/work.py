@@ -135,6 +135,7 @@ def _keep(project: Project, commands: list[list[str]], say: Callable[[str], None
         **os.environ,
         "ARBOOTH_PROJECT": str(project.root),
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT),
+        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",  # a server under load: asked again
         OWNER: named(),
     }
     processes: list[subprocess.Popen | None] = [None] * len(commands)

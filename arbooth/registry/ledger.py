@@ -77,26 +77,33 @@ def _opening(tracking_uri: str) -> Iterator[None]:
         yield
 
 
-def experiment_of(client: MlflowClient, name: str, tracking_uri: str) -> str:
-    """The experiment's id; one in a local database keeps its artifacts beside it, not in the working folder.
+def artifacts_of(tracking_uri: str, folder: Path) -> str | None:
+    """Where a new experiment keeps its files: beside a database of one file, in a folder for one on a network, and
+    where it likes for a server. MLflow's own choice would be the working folder.
+    """
+    if tracking_uri.startswith(SQLITE):
+        return (Path(tracking_uri.removeprefix(SQLITE)).absolute().parent / "mlartifacts").as_uri()
+    return None if tracking_uri.startswith(("http://", "https://")) else folder.absolute().as_uri()
+
+
+def experiment_of(client: MlflowClient, name: str, artifacts: str | None) -> str:
+    """The experiment's id; a new one keeps its files at `artifacts`.
 
     Raises:
         InputError: it was deleted, or its artifacts are where this database is no more.
     """
-    found, beside = client.get_experiment_by_name(name), None
-    if tracking_uri.startswith(SQLITE):
-        beside = (Path(tracking_uri.removeprefix(SQLITE)).absolute().parent / "mlartifacts").as_uri()
+    found = client.get_experiment_by_name(name)
     if found is None:
         # MLflow's page opens an experiment on its runs, not on traces of chats, where it is of this kind.
         tags = {"mlflow.experimentKind": "custom_model_development"}
-        return client.create_experiment(name, artifact_location=beside, tags=tags)
+        return client.create_experiment(name, artifact_location=artifacts, tags=tags)
     if found.lifecycle_stage == "deleted":
         raise InputError(
             f"the MLflow experiment {name!r} was deleted: run `mlflow experiments restore -x {found.experiment_id}`, "
             "or set publish.experiment to another name"
         )
     kept = found.artifact_location
-    if kept.startswith("file:") and kept != beside and not Path(kept.removeprefix("file://")).is_dir():
+    if kept.startswith("file:") and kept != artifacts and not Path(kept.removeprefix("file://")).is_dir():
         raise InputError(
             f"MLflow's database says that its artifacts lie in {kept}, which is not there: the project was moved. "
             "Run `arbooth doctor --fix`, which tells the database where they are"

@@ -20,25 +20,18 @@ from typing import TYPE_CHECKING, Any
 from arbooth.data.bases import Base
 from arbooth.data.files import read_json, read_table, sha256
 from arbooth.errors import InputError
-from arbooth.owner import named, process_is_there
+from arbooth.owner import PUBLISHER, named, process_is_there
 from arbooth.registry.gate import CANDIDATE, CHAMPION, MEASURED, check_bounds, compare, set_champion
-from arbooth.registry.ledger import experiment_of, ledger
+from arbooth.registry.ledger import artifacts_of, experiment_of, ledger
 from arbooth.registry.record import log_model, log_run
-from arbooth.registry.snapshot import Standing, is_lost, model_name, snapshot
+from arbooth.registry.snapshot import LOCKS, Standing, is_lost, model_name, snapshot
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-KEY, GATE, LOCKS, EXPERIMENT, PUBLISHER = (
-    "arbooth.key",
-    "arbooth.gate",
-    "arbooth.locks",
-    "arbooth.experiment",
-    "arbooth.publisher",
-)
-# Whoever publishes, in words that the next try knows again; a flow's is its run.
-WHO = "ARBOOTH_PUBLISHER"
+# Tags of a version, and of its run.
+KEY, GATE, EXPERIMENT, BY = "arbooth.key", "arbooth.gate", "arbooth.experiment", "arbooth.publisher"
 # A try of another machine that is not finished is left alone for so long.
 PATIENCE = 3600.0
 
@@ -111,8 +104,11 @@ class Published:
     gate: list[str]
 
 
-def publish(entries: Sequence[Entry], tracking_uri: str) -> Iterator[Published]:
+def publish(entries: Sequence[Entry], tracking_uri: str, artifacts: Path) -> Iterator[Published]:
     """Log, register and alias subjects one after another; does nothing that is done already.
+
+    Args:
+        artifacts: where files go if the address is that of a bare database.
 
     Raises:
         InputError: a file is missing, or the tracking address can't be used.
@@ -128,15 +124,15 @@ def publish(entries: Sequence[Entry], tracking_uri: str) -> Iterator[Published]:
     with ledger(tracking_uri) as client:
         standings = snapshot(client, [entry.subject for entry in entries])
         for entry in entries:
-            yield _publish(client, entry, standings[entry.subject], tracking_uri)
+            yield _publish(client, entry, standings[entry.subject], artifacts_of(tracking_uri, artifacts))
 
 
-def _publish(client: MlflowClient, entry: Entry, standing: Standing, tracking_uri: str) -> Published:
+def _publish(client: MlflowClient, entry: Entry, standing: Standing, artifacts: str | None) -> Published:
     name, key = model_name(entry.subject), content_key(entry.files, entry.params)
     version = _version_of(standing, key)
     new = version is None
     if version is None:
-        version = _register(client, entry, standing, key, tracking_uri)
+        version = _register(client, entry, standing, key, artifacts)
     number, metrics = str(version.version), read_json(entry.files.metrics)
     if entry.origin.experiment:
         reason = f"made by the experiment {entry.origin.experiment}, which moves no alias"
@@ -174,12 +170,12 @@ def _version_of(standing: Standing, key: str) -> ModelVersion | None:
     return same[-1] if same else None
 
 
-def _register(client: MlflowClient, entry: Entry, standing: Standing, key: str, tracking_uri: str) -> ModelVersion:
+def _register(client: MlflowClient, entry: Entry, standing: Standing, key: str, artifacts: str | None) -> ModelVersion:
     """A run, its model and a version of it; on any failure none of them."""
     from mlflow.exceptions import MlflowException
 
     name = model_name(entry.subject)
-    experiment_id = experiment_of(client, entry.gate.experiment, tracking_uri)
+    experiment_id = experiment_of(client, entry.gate.experiment, artifacts)
     _sweep(client, experiment_id, key)
     tags = _tags(entry, key)
     run_id = client.create_run(experiment_id, tags=tags, run_name=entry.subject).info.run_id
@@ -227,7 +223,7 @@ def _tags(entry: Entry, key: str) -> dict[str, str]:
     origin = entry.origin
     return {
         KEY: key,
-        PUBLISHER: os.environ.get(WHO) or f"{socket.gethostname()} {named()}",
+        BY: os.environ.get(PUBLISHER) or f"{socket.gethostname()} {named()}",
         "subject": entry.subject,
         "class": entry.noun,
         "base": entry.base.name,
@@ -261,8 +257,8 @@ def _sweep(client: MlflowClient, experiment_id: str, key: str) -> None:
 
 
 def _is_given_up(run) -> bool:
-    host, _, process = run.data.tags.get(PUBLISHER, "").partition(" ")
-    if run.data.tags.get(PUBLISHER) == os.environ.get(WHO, ""):
+    host, _, process = run.data.tags.get(BY, "").partition(" ")
+    if run.data.tags.get(BY) == os.environ.get(PUBLISHER, ""):
         return True
     if host == socket.gethostname():
         return not process_is_there(process)

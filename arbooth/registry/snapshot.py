@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 PREFIX = "arbooth-"
+# Tag of a version: DVC's records of what it was made of, as JSON.
+LOCKS = "arbooth.locks"
 PAGE = 1000
 
 

@@ -77,7 +77,7 @@ def run(job: Job) -> None:
             job.params.base,
         )
     entries = [entry_of(job.project, job.params.of_subject(subject), subject) for subject in job.params.subjects]
-    for done in track(publish(entries, job.project.tracking_uri), "publish", len(entries)):
+    for done in track(publish(entries, job.project.tracking_uri, job.project.ledger_files), "publish", len(entries)):
         logger.info(describe(done))
 
 
@@ -87,7 +87,8 @@ def publish_subject(project: Project, subject: str) -> Published:
     Raises:
         InputError: it is not evaluated yet, or the ledger can't be used.
     """
-    return next(publish([entry_of(project, project.params(subject), subject)], project.tracking_uri))
+    entry = entry_of(project, project.params(subject), subject)
+    return next(publish([entry], project.tracking_uri, project.ledger_files))
 
 
 def describe(done: Published) -> str:

@@ -1,13 +1,13 @@
-"""Every subject's metrics -> one table and one page."""
+"""Every subject's metrics -> one table, an index with thumbnails and a page for each subject beside the sheets."""
 
 from __future__ import annotations
 
-import base64
 import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arbooth.data.files import read_json, read_table, whole_file, write_json
+from arbooth.data.files import read_json, read_table, whole_file, whole_folder, write_json
+from arbooth.data.pictures import thumbnail
 from arbooth.errors import InputError
 from arbooth.metrics.scores import mean
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from arbooth.stages.job import Job
 
 PAGE = Path(__file__).with_name("report.html")
+# Of a thumbnail, in pixels: a thousand of them are a few megabytes.
+SIDE = 160
 
 
 def run(job: Job) -> None:
@@ -36,23 +38,28 @@ def run(job: Job) -> None:
             "name": subject,
             "noun": job.params.noun(subject),
             "metrics": metrics[subject],
-            "sheet": base64.b64encode((reads["sheets"] / f"{subject}.png").read_bytes()).decode(),
             "prompts": read_table(reads["prompts"] / f"{subject}.csv"),
         }
         for subject in metrics
     ]
-    with whole_file(job.writes["report"]) as part:
-        part.write_text(_page(columns, shown, overall), encoding="utf-8")
+    page = _template()
+    with whole_folder(job.writes["report"]) as folder:
+        pages = folder / "subjects"
+        pages.mkdir()
+        for subject in shown:
+            thumbnail(reads["sheets"] / f"{subject['name']}.png", pages / f"{subject['name']}.jpg", SIDE)
+            text = page.render(page="subject", subject=subject)
+            (pages / f"{subject['name']}.html").write_text(text, encoding="utf-8")
+        text = page.render(page="index", columns=columns, subjects=shown, overall=overall)
+        (folder / "index.html").write_text(text, encoding="utf-8")
 
 
-def _page(columns: list[str], subjects: list[dict], overall: dict) -> str:
+def _template():
     from jinja2 import Environment
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["short"] = _short
-    return environment.from_string(PAGE.read_text(encoding="utf-8")).render(
-        columns=columns, subjects=subjects, overall=overall
-    )
+    return environment.from_string(PAGE.read_text(encoding="utf-8"))
 
 
 def _metrics(path: Path) -> dict[str, float]:

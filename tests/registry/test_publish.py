@@ -68,7 +68,13 @@ def put(files, uri, tmp_path, subject="cat1", gate=GATE, origin=COMMITTED, **par
     if files.sheet.exists():
         write_adapter(files.adapter, replace(read_adapter(files.adapter), subject=subject))
     record = {"finetune": {"steps": 3}, **params}
-    return next(publish([Entry(subject, "cat", files, base, record, SAMPLING, "embedded abc", gate, origin)], uri))
+    return next(
+        publish(
+            [Entry(subject, "cat", files, base, record, SAMPLING, "embedded abc", gate, origin)],
+            uri,
+            tmp_path.parent / "mlartifacts",
+        )
+    )
 
 
 def test_publishing_logs_registers_and_aliases_once(files, uri, tmp_path):
@@ -334,7 +340,7 @@ def test_unchanged_subjects_cost_no_query_each(files, uri, tmp_path, monkeypatch
         counted = lambda self, *a, _name=name, _method=method, **k: (asked.append(_name), _method(self, *a, **k))[1]  # noqa: E731
         monkeypatch.setattr(mlflow.MlflowClient, name, counted)
     # The last subject's adapter is the one on disk now; the others' keys are found all the same only for it.
-    done = list(publish([entries[-1]] * 4, uri))
+    done = list(publish([entries[-1]] * 4, uri, tmp_path))
     assert not any(d.new for d in done)
     assert sorted(asked) == ["search_experiments", "search_model_versions", "search_registered_models"]
 

@@ -44,7 +44,7 @@ def ran(output):
 
 
 def contents(folder):
-    kept = ("timing", "evaluate", "report.html", "summary", "stamp")
+    kept = ("timing", "evaluate", "report", "summary", "stamp")
     return {
         str(p.relative_to(folder)): p.read_bytes()
         for p in sorted((folder / "artifacts").rglob("*"))
@@ -70,7 +70,7 @@ def test_every_stage_leaves_what_the_table_says(whole):
     assert Image.open(first).size == (64, 64)
     metrics = json.loads((artifacts / "evaluate" / "poodle.json").read_text())
     assert {"I_embedded", "I_embedded_joint", "T_embedded", "PRES_embedded", "seconds_per_image"} <= set(metrics)
-    assert "contact sheet of poodle (dog)" in (artifacts / "report.html").read_text()
+    assert "contact sheet of poodle (dog)" in (artifacts / "report" / "subjects" / "poodle.html").read_text()
 
 
 def test_a_second_repro_redoes_nothing_and_publishes_nothing(whole):
@@ -121,8 +121,8 @@ def test_users_own_photos_and_restored_results(whole, tmp_path):
     assert {"preprocess@teapot", "prior@teapot", "finetune@teapot", "evaluate@teapot", "summarize", "publish"} <= set(
         stages
     )
-    report = (folder / "artifacts" / "report.html").read_text()
-    assert "teapot (teapot)" in report and "overall (2)" in report
+    report = (folder / "artifacts" / "report" / "index.html").read_text()
+    assert "teapot</a> (teapot)" in report and "overall (2)" in report
 
     set_params(folder, **{"subjects.teapot.overrides": {"finetune": {"steps": 2}}})
     stages = ran(repro(folder))
