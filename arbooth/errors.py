@@ -23,6 +23,10 @@ class DvcFailed(RuntimeError):
         self.lines = lines
 
 
+class RemoteFailed(RuntimeError):
+    """Another machine does not give what is needed; it may later."""
+
+
 def printable(text: str) -> str:
     """Text for a terminal: control characters and broken encodings, say of a file's name, become `?`."""
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)

@@ -12,7 +12,9 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from prefect import flow, get_client, get_run_logger, runtime, task
@@ -24,19 +26,20 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import StateType
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.concurrency.sync import concurrency
 from prefect.deployments import run_deployment
 from prefect.exceptions import Abort
-from prefect.states import State
+from prefect.states import Scheduled, State
 
-from arbooth.errors import DvcFailed, InputError
+from arbooth.errors import DvcFailed, InputError, RemoteFailed
 from arbooth.graph import SUBJECT_STAGES, target
 from arbooth.owner import PUBLISHER
 from arbooth.project import Project
 from arbooth.settings import without_secrets
 from flows import records
-from flows.workspaces import call, opened, push, restore, yaml_of
+from flows.workspaces import call, has_room, make, push, remove, restore, yaml_of
 
 # Skipping and caching are DVC's alone.
 UNCACHED: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
@@ -46,8 +49,10 @@ TIMEOUTS = {"finetune": 24 * HOUR, "generate": 6 * HOUR, "evaluate": 3 * HOUR}
 # A run that failed or was killed so often is left alone, with its reason.
 ATTEMPTS = 3
 GAVE_UP = "GaveUp"
-# A label of the run: which machine it is on.
-HOST = "arbooth.host"
+# Labels of a run: which machine it is on, which of its attempts this is.
+HOST, ATTEMPT = "arbooth.host", "arbooth.attempt"
+# A machine without room on its disk takes nothing for so many seconds.
+NO_ROOM = 60
 
 # How DVC says that its repository or a path is locked, and how a stage does that somebody else is at it.
 BUSY = re.compile(
@@ -168,6 +173,23 @@ def may_wait(state: State) -> bool:
     return False
 
 
+@contextmanager
+def opened(subject: str | None, class_name: str | None, commit: str | None) -> Iterator[tuple[Project, Project]]:
+    """The checkout of this machine and a workspace for the run, which is gone afterwards."""
+    host, run = Project(), f"{runtime.flow_run.id}-{os.getpid()}"
+    try:
+        yield host, open_workspace(host, run, subject, class_name, commit)
+    finally:
+        remove(host, run)
+
+
+@task(name="workspace", **UNCACHED, retries=4, retry_delay_seconds=[5, 15, 45, 120], retry_condition_fn=may_pass,
+      timeout_seconds=HOUR)  # fmt: skip
+def open_workspace(host: Project, run: str, subject: str | None, class_name: str | None, commit: str | None) -> Project:
+    """Clone, cut and pull; a remote that does not answer is asked again for minutes."""
+    return make(host, run, subject, class_name, commit, _say)
+
+
 @flow(name="personalize", flow_run_name="personalize-{subject}", persist_result=False)
 def personalize(subject: str, commit: str | None = None) -> Any:
     """Photos of one subject to pictures, metrics and an adapter; a run of `publish` takes them to the registry.
@@ -183,8 +205,8 @@ def personalize(subject: str, commit: str | None = None) -> Any:
 
 
 def _personalize(subject: str, commit: str | None) -> dict[str, str]:
-    host, remote = Project(), commit is not None
-    with opened(host, _run_id(), subject, None, commit, _say) as project:
+    remote = commit is not None
+    with opened(subject, None, commit) as (host, project):
         class_name = next(iter(project.params().classes))
         # What was made before, here or elsewhere: DVC skips what is still right.
         if project.write_locks(records.last("subject", subject)):
@@ -233,15 +255,14 @@ def publish(subject: str, commit: str | None = None, locks: dict[str, str] | Non
 
 
 def _publish(subject: str, commit: str | None, locks: dict[str, str] | None) -> dict:
-    os.environ[PUBLISHER] = _run_id()
+    os.environ[PUBLISHER] = f"run {runtime.flow_run.id}"
     # A server that is away is waited for by this run, not by a call that says nothing for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    host, remote = Project(), commit is not None
-    with opened(host, _run_id(), subject, None, commit, _say) as project:
+    with opened(subject, None, commit) as (_, project):
         project.write_locks(locks or records.last("subject", subject))
-        if not restore(project, yaml_of(subject), remote=remote):
-            raise InputError(f"what was made of {subject!r} is neither in the cache nor at the remote: run it again")
+        if not restore(project, yaml_of(subject), remote=commit is not None):
+            raise RemoteFailed(f"what was made of {subject!r} is neither in the cache nor at the remote: run it again")
         if not project.has("evaluate", subject):
             raise InputError(f"params.yaml or the code has changed since {subject!r} was made: run it again")
         done = register(project, subject)
@@ -285,16 +306,11 @@ def fill_prior(class_name: str, commit: str | None = None) -> Any:
 
 
 def _fill_prior(class_name: str, commit: str | None) -> bool:
-    host = Project()
-    with opened(host, _run_id(), None, class_name, commit, _say) as project:
+    with opened(None, class_name, commit) as (host, project):
         drawn = ensure_prior(project, class_name, commit is not None)
         if commit is None:
             take_back(host, class_name, project.read_locks(None, class_name))
     return drawn
-
-
-def _run_id() -> str:
-    return f"{runtime.flow_run.id}-{os.getpid()}"
 
 
 def hash_of(text: str) -> str:
@@ -305,9 +321,14 @@ def hash_of(text: str) -> str:
 
 def _with_attempts(work: Callable[[], Any]) -> Any:
     """Run; the last of all attempts ends in a state that no automation takes up again."""
-    attempt = runtime.flow_run.run_count or 1
+    if runtime.deployment.id is None:
+        return work()
     with get_client(sync_client=True) as client:
-        client.update_flow_run_labels(runtime.flow_run.id, {HOST: socket.gethostname()})
+        run = client.read_flow_run(runtime.flow_run.id)
+        if not has_room(Project()):
+            _leave_to_others(client, run)
+        attempt = int(str(run.labels.get(ATTEMPT, 0))) + 1
+        client.update_flow_run_labels(run.id, {HOST: socket.gethostname(), ATTEMPT: attempt})
     if attempt > ATTEMPTS:
         return State(
             type=StateType.FAILED, name=GAVE_UP, message=f"ended {attempt - 1} times without a word: see the logs"
@@ -315,9 +336,19 @@ def _with_attempts(work: Callable[[], Any]) -> Any:
     try:
         return work()
     except Exception as error:
-        if runtime.deployment.id is None or attempt < ATTEMPTS:
+        if attempt < ATTEMPTS:
             raise
         return State(type=StateType.FAILED, name=GAVE_UP, message=f"failed {attempt} times: {error}"[:2000])
+
+
+def _leave_to_others(client: SyncPrefectClient, run: FlowRun) -> None:
+    """Hand the run back, and hold this machine's slot for a while, so that another one takes it."""
+    name = socket.gethostname()
+    client.set_flow_run_state(
+        run.id, Scheduled(name="AwaitingRetry", message=f"no room on the disk of {name}"), force=True
+    )
+    time.sleep(NO_ROOM)
+    raise Abort(f"no room on the disk of {name}: left to another machine")
 
 
 def _still_ours() -> None:

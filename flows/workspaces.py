@@ -10,26 +10,26 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from arbooth.creating import class_in, workspace
-from arbooth.errors import DvcFailed, InputError
+from arbooth.errors import DvcFailed, InputError, RemoteFailed
 from arbooth.graph import target
 from arbooth.owner import named, process_is_there
 from arbooth.project import COMMIT, Project
 
 FOLDER, OWNER = ".arbooth/fleet", "owner"
+# Less free disk than this, in bytes, and a machine leaves runs to others.
+ROOM = 2**29
 # What a clone leaves out: what belongs to other subjects, and what no stage reads.
 LEFT_OUT = ("subjects", "classes", "tests", "docs", "benchmarks")
 
 
-@contextmanager
-def opened(
+def make(
     host: Project, run: str, subject: str | None, class_name: str | None, commit: str | None, say: Callable[[str], None]
-) -> Iterator[Project]:
-    """A project cut down to a subject and its class, or to a class; gone afterwards.
+) -> Project:
+    """A project cut down to a subject and its class, or to a class.
 
     Args:
         host: the checkout on this machine: its cache, weights, resume files and settings are used.
@@ -37,23 +37,38 @@ def opened(
         commit: what to clone; None takes the checkout as it stands, changes included.
 
     Raises:
-        InputError: no such subject, class or commit.
+        InputError: no such subject or class.
+        RemoteFailed: git's remote or DVC's does not give what is needed, or there is no room for it.
     """
     folder = host.home / FOLDER / run
     sweep(host)
+    shutil.rmtree(folder, ignore_errors=True)  # of a try before
     folder.mkdir(parents=True)
     (folder / OWNER).write_text(named(), encoding="utf-8")
+    source = clone(host, commit, folder / "code", subject) if commit else host
+    class_name = class_name or class_in(source, str(subject))
     try:
-        source = clone(host, commit, folder / "code", subject) if commit else host
-        class_name = class_name or class_in(source, str(subject))
         project = workspace(source, folder / "project", subject, class_name, host)
-        at, clean = (commit, True) if commit else host.commit()
-        (project.root / COMMIT).write_text(f"{at}{' clean' if clean else ''}", encoding="utf-8")
-        say(f"workspace of {subject or class_name} at {f'commit {commit[:12]}' if commit else host.root}")
-        _stamp(project, folder / "code")
-        yield project
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    except DvcFailed as error:
+        raise RemoteFailed(
+            f"the photos of {subject!r} did not come: {error.lines[-1] if error.lines else error}"
+        ) from None
+    at, clean = (commit, True) if commit else host.commit()
+    (project.root / COMMIT).write_text(f"{at}{' clean' if clean else ''}", encoding="utf-8")
+    say(f"workspace of {subject or class_name} at {f'commit {commit[:12]}' if commit else host.root}")
+    _stamp(project, folder / "code")
+    return project
+
+
+def remove(host: Project, run: str) -> None:
+    shutil.rmtree(host.home / FOLDER / run, ignore_errors=True)
+
+
+def has_room(host: Project) -> bool:
+    """Whether a run fits on this machine's disk at all."""
+    folder = host.home / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    return shutil.disk_usage(folder).free > ROOM
 
 
 def sweep(host: Project) -> list[Path]:
@@ -68,8 +83,20 @@ def sweep(host: Project) -> list[Path]:
 
 
 def clone(host: Project, commit: str, folder: Path, subject: str | None) -> Project:
-    """The project at a commit of its remote, without what other subjects have; objects that are here are not fetched."""
-    url, prefix = host.git("remote", "get-url", remote_of(host)), host.git("rev-parse", "--show-prefix")
+    """The project at a commit of its remote, without what other subjects have; objects that are here are not fetched.
+
+    Raises:
+        RemoteFailed: git can't get it.
+    """
+    prefix = host.git("rev-parse", "--show-prefix")
+    try:
+        return _cloned(host, commit, folder, subject, prefix)
+    except InputError as error:
+        raise RemoteFailed(str(error)) from None
+
+
+def _cloned(host: Project, commit: str, folder: Path, subject: str | None, prefix: str) -> Project:
+    url = host.git("remote", "get-url", remote_of(host))
     host.git("clone", "-q", "--no-checkout", "--reference-if-able", str(top_of(host)), url, str(folder))
     code = Project(folder)
     there = f"/{prefix}"
