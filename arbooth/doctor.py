@@ -16,7 +16,7 @@ from arbooth.data.files import leftovers, read_json
 from arbooth.errors import InputError
 from arbooth.graph import SUBJECT_STAGES
 from arbooth.params import Params
-from arbooth.project import Project
+from arbooth.project import Project, dead_workspaces
 from arbooth.settings import without_secrets
 
 
@@ -34,7 +34,12 @@ class Finding:
 def diagnose(project: Project) -> list[Finding]:
     """Check versions, tools, devices, git, DVC, parameters, every artifact, weights and the ledger."""
     rows = [_python(), *(_package(name) for name in ("torch", "transformers", "dvc", "mlflow", "prefect"))]
-    rows += [*map(_tool, ("git", "make")), _device(project), _cores(), *_project(project)]
+    rows += map(_tool, ("git", "make"))
+    try:
+        _ = project.settings
+    except InputError as error:
+        return [*rows, Finding("settings", str(error), False, True, "mend it: the rest can't be looked at before")]
+    rows += [_device(project), _cores(), *_project(project)]
     rows += [_encoder(project, name) for name in ("dino-vits16", "clip-vit-base-patch32", "lpips")]
     return rows
 
@@ -47,6 +52,9 @@ def mend(project: Project) -> list[str]:
     for path in leftovers(project.root):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         done.append(f"{path.relative_to(project.root)}: removed")
+    for path in dead_workspaces(project.home):
+        shutil.rmtree(path, ignore_errors=True)
+        done.append(f"{path.relative_to(project.home)}: removed, its run was killed")
     for path in _broken_rwlocks(project):
         path.unlink()
         done.append(f"{path.relative_to(project.root)}: removed, DVC makes it anew")
@@ -111,8 +119,8 @@ def _project(project: Project) -> Iterator[Finding]:
         yield Finding(f"photos of {name}", str(count), count > 0, True, f"put photos into {folder}, or `dvc pull`")
     yield from _dvc_files(project, params)
     yield from _artifacts(project)
-    left = leftovers(project.root)
-    names = ", ".join(str(path.relative_to(project.root)) for path in left[:3])
+    left = [*leftovers(project.root), *dead_workspaces(project.home)]
+    names = ", ".join(str(os.path.relpath(path, project.root)) for path in left[:3])
     yield Finding("half-written files", names or "none", not left, False, "run `arbooth doctor --fix`")
     yield from _ledger(project, params)
 

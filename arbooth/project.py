@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from arbooth.data.bases import Base
 
 Paths = dict[str, Path]
+# Of the machine's state: a folder for every run that is at work, with the process that it belongs to.
+WORKSPACES, OWNER_FILE = ".arbooth/fleet", "owner"
 # Beside the settings: where the machine's state of a workspace is, and what the project is called by DVC.
 HOME, COMMIT, DVC_STAGE, DVC_ROOT = ".arbooth/home", ".arbooth/commit", "DVC_STAGE", "DVC_ROOT"
 
@@ -370,3 +372,13 @@ class Project:
 
     def _graph_files(self) -> list[Path]:
         return [path for over in ("", "subjects/*/", "classes/*/") for path in self.root.glob(f"{over}dvc.yaml")]
+
+
+def dead_workspaces(home: Path) -> list[Path]:
+    """Folders of runs that were killed on this machine."""
+    found = []
+    for folder in (home / WORKSPACES).glob("*"):
+        note = folder / OWNER_FILE
+        if note.is_file() and not owner.process_is_there(note.read_text(encoding="utf-8")):
+            found.append(folder)
+    return found

@@ -16,10 +16,9 @@ from pathlib import Path
 from arbooth.creating import class_in, workspace
 from arbooth.errors import DvcFailed, InputError, RemoteFailed
 from arbooth.graph import target
-from arbooth.owner import named, process_is_there
-from arbooth.project import COMMIT, Project
+from arbooth.owner import named
+from arbooth.project import COMMIT, OWNER_FILE, WORKSPACES, Project, dead_workspaces
 
-FOLDER, OWNER = ".arbooth/fleet", "owner"
 # Less free disk than this, in bytes, and a machine leaves runs to others.
 ROOM = 2**29
 # What a clone leaves out: what belongs to other subjects, and what no stage reads.
@@ -40,11 +39,11 @@ def make(
         InputError: no such subject or class.
         RemoteFailed: git's remote or DVC's does not give what is needed, or there is no room for it.
     """
-    folder = host.home / FOLDER / run
+    folder = host.home / WORKSPACES / run
     sweep(host)
     shutil.rmtree(folder, ignore_errors=True)  # of a try before
     folder.mkdir(parents=True)
-    (folder / OWNER).write_text(named(), encoding="utf-8")
+    (folder / OWNER_FILE).write_text(named(), encoding="utf-8")
     source = clone(host, commit, folder / "code", subject) if commit else host
     class_name = class_name or class_in(source, str(subject))
     try:
@@ -61,24 +60,21 @@ def make(
 
 
 def remove(host: Project, run: str) -> None:
-    shutil.rmtree(host.home / FOLDER / run, ignore_errors=True)
+    shutil.rmtree(host.home / WORKSPACES / run, ignore_errors=True)
 
 
 def has_room(host: Project) -> bool:
     """Whether a run fits on this machine's disk at all."""
-    folder = host.home / FOLDER
+    folder = host.home / WORKSPACES
     folder.mkdir(parents=True, exist_ok=True)
     return shutil.disk_usage(folder).free > ROOM
 
 
 def sweep(host: Project) -> list[Path]:
     """Remove the workspaces of runs that were killed on this machine."""
-    gone = []
-    for folder in (host.home / FOLDER).glob("*"):
-        owner = folder / OWNER
-        if owner.is_file() and not process_is_there(owner.read_text(encoding="utf-8")):
-            shutil.rmtree(folder, ignore_errors=True)
-            gone.append(folder)
+    gone = dead_workspaces(host.home)
+    for folder in gone:
+        shutil.rmtree(folder, ignore_errors=True)
     return gone
 
 

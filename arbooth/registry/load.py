@@ -6,7 +6,7 @@ from pathlib import Path
 
 from arbooth.data.adapters import Adapter, read_adapter
 from arbooth.data.bases import Base, load_base
-from arbooth.data.files import read_json
+from arbooth.data.files import EMBEDDED, read_json
 from arbooth.errors import InputError, checked_name
 from arbooth.painting.painter import Painter
 from arbooth.project import Project
@@ -65,6 +65,6 @@ def load_registered(project: Project, path: Path, reference: Path) -> tuple[Pain
 def _base(project: Project, adapter: Adapter, saved: dict) -> Base:
     shape = adapter.settings["picture"]
     checked_name(saved["name"], "the base of a registered model")
-    if saved["name"] == "embedded":
+    if saved["name"] == "embedded" and (EMBEDDED / "base.json").is_file():  # else: an environment without the package
         return load_base("embedded", ratio=shape["ratio"], pixels=shape["pixels"])
     return Base(saved["name"], saved["record"], project.weights / saved["name"], shape["ratio"], shape["pixels"])

@@ -147,6 +147,37 @@ def test_http_serving(published, expected):
         process.wait(30)
 
 
+ELSEWHERE = """
+import json, sys
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in type(finder).__module__ + str(finder)]
+sys.path = [place for place in sys.path if not place.endswith(("/main", "/ft", "site-packages/arbooth"))]
+try:
+    import arbooth
+except ModuleNotFoundError:
+    import mlflow
+    model = mlflow.pyfunc.load_model(sys.argv[1])
+    import arbooth
+    print(json.dumps([arbooth.__file__, model.predict(json.loads(sys.argv[2]))]))
+"""
+
+
+def test_an_environment_without_the_package_paints_by_the_registered_code(published, expected, tmp_path):
+    """What MLflow brings along is enough, where the base's files are."""
+    from arbooth.data.files import EMBEDDED
+    from arbooth.registry.ledger import fetch
+
+    folder = fetch("models:/arbooth-poodle@champion", f"sqlite:///{published}/.arbooth/mlflow.db")
+    (tmp_path / "embedded").symlink_to(EMBEDDED)
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "ARBOOTH_PROJECT")}
+    done = subprocess.run([sys.executable, "-c", ELSEWHERE, str(folder), json.dumps([ASKED])], cwd=tmp_path, text=True,
+                          env={**environment, "ARBOOTH_WEIGHTS": str(tmp_path)}, capture_output=True)  # fmt: skip
+    if not done.stdout:
+        pytest.skip("the package is installed for good here: it can't be hidden")
+    where, answers = json.loads(done.stdout)
+    assert where.startswith(str(folder)) and len(answers) == 2
+    assert np.array_equal([pixels(answer) for answer in answers], expected)
+
+
 def ask(port, body):
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
