@@ -21,9 +21,10 @@ test: setup
 quick: setup
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n auto --dist loadfile -m "not heavy and not slow" $(ARGS)
 
-# Thousands of faults and hundreds of kills; hours.
+# Thousands of faults and hundreds of kills, and every fault of a fleet twenty times; a day.
 soak: setup
 	@PATH="$(abspath $(BIN)):$$PATH" FAULT_CASES=1000 FAULT_KILLS=70 $(BIN)/python -m pytest -n auto tests/faults $(ARGS)
+	@PATH="$(abspath $(BIN)):$$PATH" FLEET_FAULTS=20 $(BIN)/python -m pytest tests/fleet $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check .

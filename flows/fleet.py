@@ -256,6 +256,7 @@ def collect(only: str = "*") -> list[str]:
     project.write_stamp()
     project.write_locks(locks)
     made = sorted(where.replace("dvc.lock", "dvc.yaml") for where in locks)
+    made += [f"photos/{name}.dvc" for name in subjects if (project.root / "photos" / f"{name}.dvc").is_file()]
     try:
         project.dvc("pull" if has_remotes(project) else "checkout", "-q", *made, say=lambda _: None)
     except DvcFailed as error:

@@ -20,7 +20,7 @@ ELSEWHERE = {
     "make ": ".ci/run and the demo",
     "prefect ": "tests/flows",
     "export PREFECT_API_URL": "tests/flows",
-    "python -m flows.deploy": "tests/flows",
+    "arbooth fleet": "tests/flows and tests/fleet",
     "CUDA_VISIBLE_DEVICES": "tests/flows, without a GPU",
     "mlflow models serve": "tests/registry/test_served.py",
     "export MLFLOW_TRACKING_URI": "tests/registry/test_served.py",
@@ -95,7 +95,11 @@ def test_the_blocks_of_the_readme_run_in_their_order(clone):
 
 def test_the_table_of_the_readme_runs(clone):
     table = (ROOT / "README.md").read_text().split("## What you can do with it")[1].split("## How it is built")[0]
-    commands = [c for c in re.findall(r"`((?:arbooth|dvc) [^`]+)`", table) if not c.startswith("arbooth benchmark")]
+    commands = [
+        c
+        for c in re.findall(r"`((?:arbooth|dvc) [^`]+)`", table)
+        if not c.startswith(("arbooth benchmark", "arbooth fleet"))
+    ]
     assert len(commands) >= 10
     for command in commands:
         command = command.replace("steps=400", "steps=3").replace("arbooth bench", "arbooth bench --steps 1")
