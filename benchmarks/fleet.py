@@ -183,9 +183,9 @@ def measure(source: Project, count: int, postgres: str) -> dict[str, float]:
             found["trigger all"] = seconds(project, "arbooth", "fleet", "run")
             found["status"] = seconds(project, "arbooth", "fleet", "status")
             found["cancel all"] = seconds(project, "arbooth", "fleet", "cancel")
+            found["summarize"] = seconds(project, "arbooth", "stage", "summarize")
             found["publish, first"] = seconds(project, "arbooth", "stage", "publish")
             found["publish, nothing new"] = seconds(project, "arbooth", "stage", "publish")
-            found["summarize"] = seconds(project, "arbooth", "stage", "summarize")
             report = sum(
                 path.stat().st_size for path in (project.root / "artifacts" / "report").rglob("*") if path.is_file()
             )

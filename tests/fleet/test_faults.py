@@ -151,9 +151,9 @@ def registered(fleet, name: str) -> list[dict]:
     script = (
         "import json, mlflow, os\n"
         "c = mlflow.MlflowClient(os.environ['MLFLOW_TRACKING_URI'])\n"
-        "e = c.get_experiment_by_name('arbooth').experiment_id\n"
+        "e = c.get_experiment_by_name('arbooth')\n"
         f"v = [{{'run': x.run_id, 'tags': x.tags}} for x in c.search_model_versions(\"name = 'arbooth-{name}'\")]\n"
-        f"r = [x.info.run_id for x in c.search_runs([e], \"tags.subject = '{name}'\")]\n"
+        f"r = [x.info.run_id for x in c.search_runs([e.experiment_id], \"tags.subject = '{name}'\")] if e else []\n"
         "print(json.dumps([v, r]))\n"
     )
     return json.loads(fleet.command(f"python - <<'E'\n{script}E").stdout.splitlines()[-1])
