@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from arbooth.cli import analyses, app, bases, subjects
+from arbooth.cli import app
 from arbooth.params import load_params
 from tests.conftest import ROOT
 
@@ -19,8 +19,8 @@ PAGES = [
 def known_commands():
     name = lambda c: c.name or c.callback.__name__.replace("_", "-")  # noqa: E731
     own = {(name(c),) for c in app.registered_commands}
-    for group, sub in (("subject", subjects), ("base", bases), ("analyze", analyses)):
-        own |= {(group, name(c)) for c in sub.registered_commands}
+    for group in app.registered_groups:
+        own |= {(group.name, name(c)) for c in group.typer_instance.registered_commands}
     return own
 
 
