@@ -124,12 +124,11 @@ def workspace(
     What DVC records there (subjects/NAME/dvc.lock, classes/NAME/dvc.lock) holds in the whole project as well.
 
     Args:
-        subject: its photos are linked where they are there, and else pulled by what DVC knows of them.
+        subject: its photos are linked where they are there; else what DVC knows of them comes along, to be pulled.
         host: the project whose cache and machine state is used, if it is not this one: a checkout on this machine.
 
     Raises:
-        InputError: no such subject or class.
-        DvcFailed: its photos are neither here nor at DVC's remote.
+        InputError: no such subject or class, or its photos are neither there nor known to DVC.
     """
     host = host or project
     text = only(project.params_file.read_text(encoding="utf-8"), "subjects", {subject} if subject else set())
@@ -147,7 +146,6 @@ def workspace(
             raise InputError(f"photos/{subject} is not there, and DVC does not know it: run `dvc add photos/{subject}`")
         cut.photos(subject).parent.mkdir()
         shutil.copy(tracked, cut.photos(subject).parent)
-        cut.dvc("pull", "-q", f"photos/{tracked.name}", say=lambda _: None)
     return cut
 
 

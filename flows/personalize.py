@@ -39,7 +39,7 @@ from arbooth.owner import PUBLISHER
 from arbooth.project import Project
 from arbooth.settings import without_secrets
 from flows import records
-from flows.workspaces import call, has_room, make, push, remove, restore, yaml_of
+from flows.workspaces import bring, call, has_room, make, push, remove, yaml_of
 
 # Skipping and caching are DVC's alone.
 UNCACHED: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
@@ -134,8 +134,9 @@ def ensure_prior(project: Project, class_name: str, remote: bool) -> bool:
 
 
 def _has_prior(project: Project, class_name: str, remote: bool) -> bool:
-    if project.write_locks(records.last("class", class_name)):
-        restore(project, yaml_of(None, class_name), remote=remote)
+    locks = records.last("class", class_name)
+    if locks and locks != project.read_locks(None, class_name):
+        bring(project, None, locks, remote)
     return project.has("prior", class_name)
 
 
@@ -186,8 +187,17 @@ def opened(subject: str | None, class_name: str | None, commit: str | None) -> I
 @task(name="workspace", **UNCACHED, retries=4, retry_delay_seconds=[5, 15, 45, 120], retry_condition_fn=may_pass,
       timeout_seconds=HOUR)  # fmt: skip
 def open_workspace(host: Project, run: str, subject: str | None, class_name: str | None, commit: str | None) -> Project:
-    """Clone, cut and pull; a remote that does not answer is asked again for minutes."""
+    """Clone and cut; a remote that does not answer is asked again for minutes."""
     return make(host, run, subject, class_name, commit, _say)
+
+
+@task(name="bring", **UNCACHED, retries=4, retry_delay_seconds=[5, 15, 45, 120], retry_condition_fn=may_pass,
+      timeout_seconds=HOUR)  # fmt: skip
+def bring_made(project: Project, subject: str, class_name: str, remote: bool, locks: dict | None = None) -> bool:
+    """The photos, and what was made before, here or elsewhere: DVC skips what is still right."""
+    locks = locks or {**records.last("class", class_name), **records.last("subject", subject)}
+    own = project.lock_files(subject, class_name)
+    return bring(project, subject, {name: text for name, text in locks.items() if name in own}, remote)
 
 
 @flow(name="personalize", flow_run_name="personalize-{subject}", persist_result=False)
@@ -208,9 +218,7 @@ def _personalize(subject: str, commit: str | None) -> dict[str, str]:
     remote = commit is not None
     with opened(subject, None, commit) as (host, project):
         class_name = next(iter(project.params().classes))
-        # What was made before, here or elsewhere: DVC skips what is still right.
-        if project.write_locks(records.last("subject", subject)):
-            restore(project, yaml_of(subject), remote=remote)
+        bring_made(project, subject, class_name, remote)
         for stage in SUBJECT_STAGES:
             _still_ours()
             if stage == "finetune":
@@ -260,8 +268,8 @@ def _publish(subject: str, commit: str | None, locks: dict[str, str] | None) -> 
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     with opened(subject, None, commit) as (_, project):
-        project.write_locks(locks or records.last("subject", subject))
-        if not restore(project, yaml_of(subject), remote=commit is not None):
+        class_name = next(iter(project.params().classes))
+        if not bring_made(project, subject, class_name, commit is not None, locks):
             raise RemoteFailed(f"what was made of {subject!r} is neither in the cache nor at the remote: run it again")
         if not project.has("evaluate", subject):
             raise InputError(f"params.yaml or the code has changed since {subject!r} was made: run it again")

@@ -46,12 +46,7 @@ def make(
     (folder / OWNER_FILE).write_text(named(), encoding="utf-8")
     source = clone(host, commit, folder / "code", subject) if commit else host
     class_name = class_name or class_in(source, str(subject))
-    try:
-        project = workspace(source, folder / "project", subject, class_name, host)
-    except DvcFailed as error:
-        raise RemoteFailed(
-            f"the photos of {subject!r} did not come: {error.lines[-1] if error.lines else error}"
-        ) from None
+    project = workspace(source, folder / "project", subject, class_name, host)
     at, clean = (commit, True) if commit else host.commit()
     (project.root / COMMIT).write_text(f"{at}{' clean' if clean else ''}", encoding="utf-8")
     say(f"workspace of {subject or class_name} at {f'commit {commit[:12]}' if commit else host.root}")
@@ -151,13 +146,33 @@ def call(project: Project, *arguments: str) -> str:
     return done.stdout
 
 
-def restore(project: Project, *targets: str, remote: bool) -> bool:
-    """Bring back what DVC's records name, from the cache or the remote; says whether all of it came."""
+def bring(project: Project, subject: str | None, locks: dict[str, str], remote: bool) -> bool:
+    """The photos, and whatever was made before by these records, from the cache or the remote.
+
+    Returns:
+        Whether all of it came; without the photos it does not return.
+
+    Raises:
+        RemoteFailed: the photos did not come.
+    """
     try:
-        project.dvc(*(["pull"] if remote else ["checkout"]), "-q", *targets, say=lambda _: None)
-    except DvcFailed:
-        return False
-    return True
+        project.write_locks(locks)
+    except InputError:  # of another version's stages
+        locks = {}
+    made = [name.replace("dvc.lock", "dvc.yaml") for name in locks]
+    photos = [f"photos/{subject}.dvc"] if subject and not project.photos(subject).is_dir() else []
+    command = ["pull" if remote else "checkout", "-q"]
+    for targets, needed in (([*photos, *made], False), (photos, True)):
+        if not targets:
+            return not needed
+        try:
+            project.dvc(*command, *targets, say=lambda _: None)
+            return not needed
+        except DvcFailed as error:
+            if needed:
+                said = error.lines[-1] if error.lines else error
+                raise RemoteFailed(f"the photos of {subject!r} did not come: {said}") from None
+    return False
 
 
 def push(project: Project, *targets: str) -> None:

@@ -15,7 +15,7 @@ import yaml
 from tests.fleet.hosts import wait_for
 from tests.services import postgres_programs
 
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.heavy, pytest.mark.fleet]
 TIMES = int(os.environ.get("FLEET_FAULTS", "1"))
 AWAY = 12.0
 
@@ -104,7 +104,7 @@ FAULTS = (
     refuse_at_the_remote,
     cancel_and_retry,
 )
-SUBJECTS = ("rex", "tom", "flash")
+SUBJECTS = ("rex", "tom")
 
 
 def shuffled_names(fleet, rng):
