@@ -104,3 +104,46 @@ def test_a_base_that_changes_is_seen(tmp_path):
     set_params(folder, base="other")
     with pytest.raises(InputError, match="no base 'other'"):
         Project(folder).write_stamp()
+
+
+LOCK = """schema: '2.0'
+stages:
+  prior:
+    cmd: arbooth stage prior dog
+    outs:
+    - path: artifacts/prior/dog.safetensors
+      hash: md5
+      md5: 0123456789abcdef0123456789abcdef
+"""
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("classes/dog/dvc.yaml", LOCK),
+        ("subjects/dog/dvc.lock", LOCK),
+        ("classes/../dvc.lock", LOCK),
+        ("classes/cat/dvc.lock", LOCK),
+        ("dvc.lock", LOCK),
+        ("/etc/dvc.lock", LOCK),
+        ("classes/dog/dvc.lock", LOCK.replace("artifacts/prior/dog.safetensors", "../../params.yaml")),
+        ("classes/dog/dvc.lock", LOCK.replace("md5: 0123", "md5: ../x")),
+        ("classes/dog/dvc.lock", "stages: []"),
+        ("classes/dog/dvc.lock", "{"),
+        ("classes/dog/dvc.lock", "!!python/object/apply:os.system ['true']"),
+    ],
+)
+def test_a_record_from_elsewhere_must_fit(tmp_path, name, text):
+    """It comes from a registry or a server: it names files of its own subject, and nothing else."""
+
+    with pytest.raises(InputError, match="record of DVC's"):
+        Project(tmp_path).write_locks({name: text})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_record_that_fits_is_written_once(tmp_path):
+
+    project = Project(tmp_path)
+    assert project.write_locks({"classes/dog/dvc.lock": LOCK}) == ["classes/dog/dvc.yaml"]
+    assert project.write_locks({"classes/dog/dvc.lock": LOCK}) == []
+    assert project.read_locks(None, "dog") == {"classes/dog/dvc.lock": LOCK}
