@@ -7,6 +7,7 @@ run of `publish` takes both to the registry, outside the GPU's slot.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -240,14 +241,14 @@ def _hand_on(subject: str, commit: str | None, locks: dict[str, str]) -> None:
     if runtime.deployment.id is None:
         publish(subject, commit, locks)
         return
-    made = json.dumps([commit, locks], sort_keys=True)
+    made = hashlib.sha256(json.dumps([commit, locks], sort_keys=True).encode()).hexdigest()
     run_deployment(
         "publish/fleet",
         parameters={"subject": subject, "commit": commit, "locks": locks},
         flow_run_name=f"publish-{subject}",
         timeout=0,
         as_subflow=False,
-        idempotency_key=f"{runtime.flow_run.id} {hash_of(made)}",
+        idempotency_key=f"{runtime.flow_run.id} {made[:16]}",
         tags=[f"subject:{subject}"],
     )
 
@@ -319,12 +320,6 @@ def _fill_prior(class_name: str, commit: str | None) -> bool:
         if commit is None:
             take_back(host, class_name, project.read_locks(None, class_name))
     return drawn
-
-
-def hash_of(text: str) -> str:
-    import hashlib
-
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _with_attempts(work: Callable[[], Any]) -> Any:
