@@ -16,10 +16,15 @@ class Interrupted(Exception):
 
 
 class DvcFailed(RuntimeError):
-    """DVC ended with an error; its last lines are in `lines`."""
+    """DVC ended with an error; its last lines are in `lines`. A stage's own sentence comes first."""
 
     def __init__(self, what: str, code: int, lines: list[str]) -> None:
-        super().__init__(f"{what} exited with {code}" + "".join(f" | {line}" for line in lines))
+        first = next((k for k, line in enumerate(lines) if line.startswith("error: ")), None)
+        if first is None:
+            super().__init__(f"{what} exited with {code}" + "".join(f" | {line}" for line in lines))
+        else:
+            ours = [line for line in lines[first:] if not line.startswith("ERROR: ")]
+            super().__init__(f"{' '.join(' '.join(ours).split()).removeprefix('error: ')} ({what})")
         self.lines = lines
 
 

@@ -220,7 +220,7 @@ class Project:
         lines: list[str] = []
         try:
             for line in process.stdout or ():
-                lines = [*lines[-4:], line.rstrip()]
+                lines = [*lines[-9:], line.rstrip()]
                 if say and lines[-1]:
                     say(lines[-1])
             code = process.wait()

@@ -191,7 +191,7 @@ def _row(name: str, one: Known, stages: dict[UUID, str]) -> Row:
         str(run.labels.get(HOST, "")),
         _ago(run.state.timestamp if run.state else run.created),
         stages.get(run.id, ""),
-        "" if run.state and run.state.is_scheduled() and run.run_count == 0 else " ".join(message.split())[:120],
+        "" if run.state and run.state.is_scheduled() and run.run_count == 0 else " ".join(message.split())[:160],
     )
 
 

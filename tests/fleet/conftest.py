@@ -34,12 +34,6 @@ class Fleet:
         addresses = "export PREFECT_API_URL=http://$SERVER:4200/api MLFLOW_TRACKING_URI=http://$SERVER:5000"
         return (host or self.desk).run(f"cd ~/animals; {addresses}; {line}", check)
 
-    def states(self) -> dict[str, str]:
-        """Subject -> state, as `arbooth fleet status` prints them."""
-        lines = self.command("arbooth fleet status").stdout.splitlines()
-        at = lines[0].index("state"), lines[0].index("where") if "where" in lines[0] else None
-        return {line.split()[0]: line[at[0] : at[1]].strip() for line in lines[1:]}
-
     def api(self, path: str, body: dict | None = None, method: str | None = None):
         """Prefect's API, asked from the server's own host."""
         script = (
