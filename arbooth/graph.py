@@ -75,8 +75,9 @@ _IMAGES, _TOKENS, _PRIOR = (
 _PHOTOS = "photos/{key}"
 _ADAPTER, _CURVES = "artifacts/finetune/{key}.safetensors", "artifacts/curves/{key}"
 _PAINTED = {"images": "artifacts/generate/{key}", "timing": "artifacts/timing/{key}.json"}
-_SHEET, _METRICS, _PROMPTS = (
+_SHEET, _THUMBNAIL, _METRICS, _PROMPTS = (
     "artifacts/sheets/{key}.png",
+    "artifacts/thumbnails/{key}.jpg",
     "artifacts/evaluate/{key}.json",
     "artifacts/prompts/{key}.csv",
 )
@@ -97,7 +98,7 @@ _STAGES = (
     ),
     Stage(
         "generate", "subject", ("picture", "templates", "prompt_sets", "generate", "compute", "seed"),
-        {"adapter": _ADAPTER}, {**_PAINTED, "sheet": _SHEET},
+        {"adapter": _ADAPTER}, {**_PAINTED, "sheet": _SHEET, "thumbnail": _THUMBNAIL},
         subject=("prompts", "overrides"), noun=True, plots=("sheet",),
     ),
     Stage(
@@ -108,7 +109,7 @@ _STAGES = (
     ),
     Stage(
         "summarize", "all", ("subjects", "classes"),
-        {"metrics": "artifacts/evaluate", "prompts": "artifacts/prompts", "sheets": "artifacts/sheets"},
+        {"metrics": "artifacts/evaluate", "prompts": "artifacts/prompts", "thumbnails": "artifacts/thumbnails"},
         {"table": "artifacts/summary.csv", "overall": "artifacts/summary.json", "report": _REPORT},
         base=False, metrics=("overall",), package=("stages/report.html",),
     ),

@@ -257,6 +257,8 @@ def collect(only: str = "*") -> list[str]:
     project.write_locks(locks)
     made = sorted(where.replace("dvc.lock", "dvc.yaml") for where in locks)
     made += [f"photos/{name}.dvc" for name in subjects if (project.root / "photos" / f"{name}.dvc").is_file()]
+    if len(subjects) == len(params.subjects):  # DVC takes twice as long for a thousand targets as for their folders
+        made = ["-R", *(name for name in ("subjects", "classes", "photos") if (project.root / name).is_dir())]
     try:
         project.dvc("pull" if has_remotes(project) else "checkout", "-q", *made, say=lambda _: None)
     except DvcFailed as error:

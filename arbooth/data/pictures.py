@@ -90,16 +90,3 @@ def read_origin(path: Path) -> dict:
     """The record of a picture that `write_picture` wrote; empty for others."""
     with open_picture(path) as image:
         return json.loads(image.info.get(KEY, "{}"))
-
-
-def thumbnail(path: Path, target: Path, side: int) -> None:
-    """The upper part of a contact sheet, as wide as high, small, as JPEG.
-
-    Raises:
-        InputError: it is no picture that can be read.
-    """
-    with open_picture(path) as image:
-        width = min(image.size)
-        small = image.convert("RGB").crop((0, 0, width, width)).resize((side, side), Image.Resampling.LANCZOS)
-    with whole_file(target) as part:
-        small.save(part, "jpeg", quality=80)

@@ -41,6 +41,16 @@ def contact_sheet(
         sheet.save(part, format="png")
 
 
+def thumbnail(path: Path, pictures: Sequence[Image.Image], side: int = 160) -> None:
+    """The first four pictures side by side on a square of `side` pixels, as JPEG: a few kilobytes."""
+    half = side // 2
+    square = Image.new("RGB", (side, side), "white")
+    for index, picture in enumerate(pictures[:4]):
+        square.paste(_tile(picture, half), (index % 2 * half, index // 2 * half))
+    with whole_file(path) as part:
+        square.save(part, format="jpeg", quality=85)
+
+
 def _tile(picture: Image.Image, side: int) -> Image.Image:
     factor = side / max(picture.size)
     size = [max(1, round(s * factor)) for s in picture.size]

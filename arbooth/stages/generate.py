@@ -12,7 +12,7 @@ from arbooth.data.files import whole_folder, write_json
 from arbooth.method.prompts import with_class, with_subject
 from arbooth.painting.folder import write_paintings
 from arbooth.painting.painter import Painter
-from arbooth.painting.sheet import contact_sheet
+from arbooth.painting.sheet import contact_sheet, thumbnail
 from arbooth.progress import track
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def run(job: Job) -> None:
     for row, painting in zip(wanted, paintings):
         rows.setdefault(row["prompt"], []).append(Image.fromarray(painting.pixels))
     contact_sheet(job.writes["sheet"], list(rows.items()))
+    thumbnail(job.writes["thumbnail"], [pictures[0] for pictures in rows.values()])
     # Times differ from run to run: they lie beside the pictures, so that those stay the same bytes.
     seconds = statistics.median_high(painting.seconds for painting in paintings)
     write_json(job.writes["timing"], {"seconds_per_image": round(seconds, 4)})

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arbooth.data.files import read_json, read_table, whole_file, whole_folder, write_json
-from arbooth.data.pictures import thumbnail
 from arbooth.errors import InputError
 from arbooth.metrics.scores import mean
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from arbooth.stages.job import Job
 
 PAGE = Path(__file__).with_name("report.html")
-# Of a thumbnail, in pixels: a thousand of them are a few megabytes.
-SIDE = 160
 
 
 def run(job: Job) -> None:
@@ -47,7 +45,7 @@ def run(job: Job) -> None:
         pages = folder / "subjects"
         pages.mkdir()
         for subject in shown:
-            thumbnail(reads["sheets"] / f"{subject['name']}.png", pages / f"{subject['name']}.jpg", SIDE)
+            shutil.copy(reads["thumbnails"] / f"{subject['name']}.jpg", pages)
             text = page.render(page="subject", subject=subject)
             (pages / f"{subject['name']}.html").write_text(text, encoding="utf-8")
         text = page.render(page="index", columns=columns, subjects=shown, overall=overall)
