@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from arbooth.data.files import read_json, sha256, write_json
 from arbooth.errors import InputError
-from arbooth.registry.ledger import experiment_of
+from arbooth.registry.ledger import artifacts_of, experiment_of
 
 EXPERIMENT = "pretrain"
 MAY_GROW = ("steps", "decay")
@@ -52,7 +52,7 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{path.parent.absolute() / 'mlflow.db'}"
         self.client = mlflow.MlflowClient(uri)
-        experiment = experiment_of(self.client, EXPERIMENT, uri)
+        experiment = experiment_of(self.client, EXPERIMENT, artifacts_of(uri, path.parent / "mlartifacts"))
         runs = self.client.search_runs([experiment], f"attributes.run_id = '{kept['run']}'") if "run" in kept else []
         self.run = runs[0].info.run_id if runs else self.client.create_run(experiment, run_name=path.stem).info.run_id
         self.client.update_run(self.run, "RUNNING")

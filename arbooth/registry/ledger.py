@@ -60,6 +60,11 @@ def _first_line(error: Exception) -> str:
 def _opening(tracking_uri: str) -> Iterator[None]:
     """Alone, where a database of one file may have to be made: two that make it at once are in each other's way."""
     if not tracking_uri.startswith(SQLITE):
+        if "://" in tracking_uri and not tracking_uri.startswith(("http://", "https://", "file://")):
+            from sqlalchemy import create_engine
+
+            # A database that is away: MLflow itself would go on trying, for longer and longer, without a word.
+            create_engine(tracking_uri).connect().close()
         yield
         return
     import mlflow
