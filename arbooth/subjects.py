@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from arbooth.data.files import read_json, whole_folder
+from arbooth.data.files import read_numbers, whole_folder
 from arbooth.data.manifest import photo_files, photos_digest
 from arbooth.data.photos import Photo, fit_to, look_like_photographs, read_photos
 from arbooth.edits import add_entry, edit_params, remove_entry
@@ -123,7 +123,7 @@ def summary_lines(project: Project) -> list[str]:
         if not path.is_file():
             raise InputError(f"{subject!r} is not evaluated yet: run `dvc repro`")
         lines.append(f"{subject} ({params.noun(subject)})")
-        lines += [f"  {name:<24} {value:.3f}" for name, value in read_json(path).items()]
+        lines += [f"  {name:<24} {value:.3f}" for name, value in read_numbers(path).items()]
         lines.append(f"  contact sheet            {project.paths('generate', subject, params)[1]['sheet']}")
     uri = without_secrets(project.tracking_uri)
     lines.append(f"report   {project.paths('summarize', None, params)[1]['report'] / 'index.html'}")

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from arbooth.benchmark.statistics import Values
 from arbooth.data.adapters import read_adapter
-from arbooth.data.files import read_json, whole_folder, write_json
+from arbooth.data.files import read_fields, read_json, read_rows, whole_folder, write_json
 from arbooth.data.networks import load_autoencoder, quantizer_of
 from arbooth.data.pictures import read_pictures, write_picture
 from arbooth.errors import InputError
@@ -49,7 +49,9 @@ class Scorer:
         for name in track(params.subjects, f"scoring {run.root.name}", len(params.subjects)):
             painted = run.paths("generate", name, params)[1]
             scores[name] = self.score(painted["images"], self._photos(name), name)
-            scores[name]["seconds_per_image"] = [read_json(painted["timing"])["seconds_per_image"]]
+            scores[name]["seconds_per_image"] = [
+                read_fields(painted["timing"], seconds_per_image=float)["seconds_per_image"]
+            ]
             adapter = read_adapter(run.adapter(name, params), name)
             trained = adapter.identifier.numel() + sum(value.numel() for value in adapter.parameters.values())
             scores[name]["trained_millions"] = [trained / 1e6]
@@ -74,7 +76,7 @@ class Scorer:
         for name in params.subjects:
             folder = self.source / "held" / name
             wanted = {row["prompt"] for row in prompts_of(params, name) if row["kind"] == "subject"}
-            if wanted != {row["prompt"] for row in read_json(folder / "index.json")}:
+            if wanted != {row["prompt"] for row in read_rows(folder / "index.json", prompt=str)}:
                 raise InputError(f"{folder} answers other prompts than {self.source / 'params.yaml'}: render it anew")
             scores[name] = self.score(folder, self._photos(name), name)
         return scores
@@ -86,7 +88,7 @@ class Scorer:
         scores = {}
         for name in params.subjects:
             held, folder = self.source / "held" / name, self.source / "runs" / TOKENIZER / name
-            rows = read_json(held / "index.json")
+            rows = read_rows(held / "index.json", prompt=str, file=str)
             pictures = read_pictures([held / row["file"] for row in rows])
             pictures = F.interpolate(pictures, base.picture_size, mode="bicubic", antialias=True).clamp(0, 1)
             with torch.inference_mode(), whole_folder(folder) as part:
@@ -111,7 +113,7 @@ class Scorer:
             photos: features [P,F] of the subject's photos.
         """
         rows = {"subject": [], "class": []}
-        for row in read_json(folder / "index.json"):
+        for row in read_rows(folder / "index.json", kind=str, prompt=str, file=str):
             rows[row["kind"]].append(row)
         values = {}
         for kind, measure in (("subject", self._score_prompts), ("class", self._score_class)):

@@ -6,6 +6,7 @@ import csv
 import glob
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from arbooth.errors import InputError
 
@@ -120,6 +122,51 @@ def read_json(path: Path):
         raise InputError(f"{path} is not there: run `dvc repro`, which makes it") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not readable as JSON ({error}): make it anew") from None
+
+
+def read_fields(path: Path, **kinds: type) -> dict:
+    """A JSON object that has these fields, of these types; `float` takes any finite number.
+
+    Raises:
+        InputError: the file is not there, or holds something else.
+    """
+    return _with_fields(read_json(path), path, kinds)
+
+
+def read_rows(path: Path, **kinds: type) -> list[dict]:
+    """A JSON list of such objects.
+
+    Raises:
+        InputError: as for `read_fields`.
+    """
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise InputError(f"{path} holds no list: run `dvc repro`, which makes it")
+    return [_with_fields(row, path, kinds) for row in rows]
+
+
+def read_numbers(path: Path) -> dict[str, float]:
+    """A JSON object of finite numbers: metrics.
+
+    Raises:
+        InputError: the file is not there, or holds something else.
+    """
+    numbers = read_json(path)
+    if not isinstance(numbers, dict) or not all(map(_is_number, numbers.values())):
+        raise InputError(f"{path} holds no table of numbers: run `dvc repro`, which makes it")
+    return numbers
+
+
+def _with_fields(value: Any, path: Path, kinds: dict[str, type]) -> dict:
+    for name, kind in kinds.items():
+        found = value.get(name) if isinstance(value, dict) else None
+        if not (_is_number(found) if kind is float else isinstance(found, kind)):
+            raise InputError(f"{path} does not say {name} as it should: run `dvc repro`, which makes it anew")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

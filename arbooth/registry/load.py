@@ -6,7 +6,7 @@ from pathlib import Path
 
 from arbooth.data.adapters import Adapter, read_adapter
 from arbooth.data.bases import Base, load_base
-from arbooth.data.files import EMBEDDED, read_json
+from arbooth.data.files import EMBEDDED, read_fields
 from arbooth.errors import InputError, checked_name
 from arbooth.painting.painter import Painter
 from arbooth.project import Project
@@ -50,7 +50,7 @@ def load_registered(project: Project, path: Path, reference: Path) -> tuple[Pain
     Raises:
         InputError: the base is not on this machine, or another network bears its name.
     """
-    adapter, saved = read_adapter(path), read_json(reference)
+    adapter, saved = read_adapter(path), read_fields(reference, name=str, hash=str, record=dict)
     base = _base(project, adapter, saved)
     if base.hash != saved["hash"]:
         raise InputError(f"this model needs base {saved['hash'][:12]}, and {base.name!r} here is {base.hash[:12]}")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arbooth.data.bases import Base
-from arbooth.data.files import read_json, read_table, sha256
+from arbooth.data.files import read_numbers, read_table, sha256
 from arbooth.errors import InputError
 from arbooth.owner import PUBLISHER, named, process_is_there
 from arbooth.registry.gate import CANDIDATE, CHAMPION, MEASURED, check_bounds, compare, set_champion
@@ -133,7 +133,7 @@ def _publish(client: MlflowClient, entry: Entry, standing: Standing, artifacts: 
     new = version is None
     if version is None:
         version = _register(client, entry, standing, key, artifacts)
-    number, metrics = str(version.version), read_json(entry.files.metrics)
+    number, metrics = str(version.version), read_numbers(entry.files.metrics)
     if entry.origin.experiment:
         reason = f"made by the experiment {entry.origin.experiment}, which moves no alias"
         return Published(entry.subject, version.run_id, number, new, standing.aliases.get(CHAMPION) == number, [reason])
@@ -158,7 +158,7 @@ def _publish(client: MlflowClient, entry: Entry, standing: Standing, artifacts: 
 
 def content_key(files: Files, params: dict) -> str:
     """SHA-256 over the adapter, the curves, the pictures and the parameters; not over timings."""
-    metrics = {k: v for k, v in read_json(files.metrics).items() if k != "seconds_per_image"}
+    metrics = {k: v for k, v in read_numbers(files.metrics).items() if k != "seconds_per_image"}
     parts = [json.dumps(params, sort_keys=True, default=str), json.dumps(metrics, sort_keys=True)]
     parts += [sha256(path) for path in (files.adapter, files.curves, files.sheet, files.prompts)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from arbooth.closure import PACKAGE
 from arbooth.data.adapters import read_adapter, write_adapter
-from arbooth.data.files import read_json, write_json
+from arbooth.data.files import read_fields, read_numbers, write_json
 from arbooth.data.manifest import MANIFEST
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def log_run(client: MlflowClient, run_id: str, entry: Entry) -> None:
     from mlflow.entities import Metric, Param
 
     now, files = int(time.time() * 1000), entry.files
-    values = [Metric(name, value, now, 0) for name, value in read_json(files.metrics).items()] + _curves(files.curves)
+    values = [Metric(name, value, now, 0) for name, value in read_numbers(files.metrics).items()] + _curves(
+        files.curves
+    )
     entries = [Param(name, value) for name, value in _flat(entry.params).items()]
     for start in range(0, len(entries), 100):
         client.log_batch(run_id, params=entries[start : start + 100])
@@ -105,7 +107,7 @@ def _dataset(entry: Entry):
     """The subject's photos as MLflow's dataset."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    manifest = read_json(entry.files.images / MANIFEST)
+    manifest = read_fields(entry.files.images / MANIFEST, digest=str, photos=list)
     where = f'{{"uri": "photos/{entry.subject}"}}'
     profile = f'{{"num_rows": {len(manifest["photos"])}}}'
     dataset = Dataset(f"photos of {entry.subject}", manifest["digest"][:36], "local", where, None, profile)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arbooth.data.files import read_json, write_json, write_table
+from arbooth.data.files import read_fields, read_rows, write_json, write_table
 from arbooth.data.pictures import read_pictures
 from arbooth.method.prompts import without_identifier
 from arbooth.metrics.encoders import batched, load_encoders
@@ -22,7 +22,7 @@ def run(job: Job) -> None:
     photos = read_pictures(sorted(reads["photos"].glob("*.png")))
     photo_image, photo_joint = encoders.image_features(photos.to(device)), encoders.joint_features(photos.to(device))
     groups: dict[tuple[str, str, str], list[str]] = {}
-    for row in read_json(reads["images"] / "index.json"):
+    for row in read_rows(reads["images"] / "index.json", kind=str, template=str, prompt=str, file=str):
         groups.setdefault((row["kind"], row["template"], row["prompt"]), []).append(row["file"])
     table = []
     for (kind, template, prompt), files in track(groups.items(), f"evaluate {job.key}", len(groups)):
@@ -40,7 +40,7 @@ def run(job: Job) -> None:
         row[names["diversity"]] = diversity(images.to(device), encoders.distance)
         table.append(row)
     write_table(job.writes["prompts"], table, ["kind", "prompt", "images", *names.values()])
-    seconds = read_json(reads["timing"])["seconds_per_image"]
+    seconds = read_fields(reads["timing"], seconds_per_image=float)["seconds_per_image"]
     write_json(job.writes["metrics"], {**summary(table, names), "seconds_per_image": seconds})
 
 

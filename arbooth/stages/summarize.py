@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arbooth.data.files import read_json, read_table, whole_file, whole_folder, write_json
+from arbooth.data.files import read_numbers, read_table, whole_file, whole_folder, write_json
 from arbooth.errors import InputError
 from arbooth.metrics.scores import mean
 
@@ -22,7 +22,7 @@ def run(job: Job) -> None:
     missing = [subject for subject in subjects if not (reads["metrics"] / f"{subject}.json").is_file()]
     if missing:
         raise InputError(f"not evaluated yet: {', '.join(missing)}; run `dvc repro`")
-    metrics = {subject: _metrics(reads["metrics"] / f"{subject}.json") for subject in subjects}
+    metrics = {subject: read_numbers(reads["metrics"] / f"{subject}.json") for subject in subjects}
     columns = list(dict.fromkeys(name for row in metrics.values() for name in row))
     overall = {name: mean([row.get(name) for row in metrics.values()]) for name in columns}
     with whole_file(job.writes["table"]) as part, part.open("w", newline="") as file:
@@ -58,13 +58,6 @@ def _template():
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["short"] = _short
     return environment.from_string(PAGE.read_text(encoding="utf-8"))
-
-
-def _metrics(path: Path) -> dict[str, float]:
-    metrics = read_json(path)
-    if not isinstance(metrics, dict) or not all(isinstance(value, (int, float)) for value in metrics.values()):
-        raise InputError(f"{path} holds no table of numbers: run `dvc repro`, which makes it")
-    return metrics
 
 
 def _short(value) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from arbooth.data.bases import Base
 from arbooth.data.caches import SubjectTokens, write_subject
-from arbooth.data.files import read_json
+from arbooth.data.files import read_fields
 from arbooth.data.manifest import MANIFEST
 from arbooth.data.networks import load_autoencoder, load_text_encoder, quantizer_of
 from arbooth.data.pictures import read_pictures
@@ -39,6 +39,6 @@ def run(job: Job) -> None:
         logger.warning("base %r does not know the words %s", base.name, ", ".join(unknown))
     encoded = encoder.encode(prompt)
     encoded.features = encoded.features.cpu()
-    photos = read_json(job.reads["images"] / MANIFEST)["digest"]
+    photos = read_fields(job.reads["images"] / MANIFEST, digest=str)["digest"]
     header = origin(base.hash, quantizer_of(base), prompt=prompt, subject=job.key, photos=photos)
     write_subject(job.writes["tokens"], SubjectTokens(features, encoded), header)
