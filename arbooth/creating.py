@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -134,9 +135,7 @@ def workspace(
     text = only(project.params_file.read_text(encoding="utf-8"), "subjects", {subject} if subject else set())
     text = only(text, "classes", {class_name})
     cut = create(folder, text, home=host.home, cache=host.cache(), like=project)
-    local = host.root / ".dvc" / "config.local"  # where this machine keeps what the remote asks for
-    if local.is_file():
-        _append(cut.root / ".dvc" / "config.local", local.read_text(encoding="utf-8").splitlines())
+    _merge_config(cut.root / ".dvc" / "config.local", host.root / ".dvc" / "config.local")
     copy_bases(project, cut)
     if subject and project.photos(subject).is_dir():
         link_photos(cut, subject, sorted(project.photos(subject).iterdir()))
@@ -147,6 +146,14 @@ def workspace(
         cut.photos(subject).parent.mkdir()
         shutil.copy(tracked, cut.photos(subject).parent)
     return cut
+
+
+def _merge_config(own: Path, other: Path) -> None:
+    """What a machine says in DVC's local settings, say how it logs in at the remote; what is set already stays."""
+    merged = configparser.ConfigParser(interpolation=None)
+    merged.read([other, own], encoding="utf-8")
+    with own.open("w", encoding="utf-8") as file:
+        merged.write(file)
 
 
 def class_in(project: Project, subject: str) -> str:

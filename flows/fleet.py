@@ -29,7 +29,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_RETRY_EXTRA_CODES, temporary_settings
-from prefect.states import Cancelling, Scheduled
+from prefect.states import Cancelling
 
 from arbooth.errors import DvcFailed, InputError
 from arbooth.project import Project
@@ -110,9 +110,9 @@ def cancel(only: str = "*") -> list[str]:
 
     async def stop(client: PrefectClient) -> list[str]:
         known = _matching(await _known(client), only)
-        active = {f"{name}": run for name, one in known.items() for run in (one.run, one.published) if _is_active(run)}
-        await in_parallel(active.values(), lambda run: client.set_flow_run_state(run.id, Cancelling(), force=False))
-        return [f"cancelled {name}" for name in active] or ["nothing was at work"]
+        active = [run for one in known.values() for run in (one.run, one.published) if run and _is_active(run)]
+        await in_parallel(active, lambda run: client.set_flow_run_state(run.id, Cancelling(), force=False))
+        return [f"cancelled {run.name}" for run in active] or ["nothing was at work"]
 
     return _asked(stop)
 
@@ -131,7 +131,10 @@ def retry(only: str = "*") -> list[str]:
                 await _start(client, name, one.deployment, str(one.deployment.work_queue_name))
                 lines.append(f"started {name}")
             elif one.published and not _is_active(one.published) and one.published.state_type != StateType.COMPLETED:
-                await client.set_flow_run_state(one.published.id, Scheduled(), force=True)
+                old = one.published  # a new run: the old one has used up its attempts
+                await client.create_flow_run_from_deployment(
+                    old.deployment_id, parameters=old.parameters, name=old.name, tags=old.tags
+                )
                 lines.append(f"publishes {name}")
         return lines or ["nothing had failed"]
 
@@ -257,7 +260,9 @@ def collect(only: str = "*") -> list[str]:
     project.write_locks(locks)
     made = sorted(where.replace("dvc.lock", "dvc.yaml") for where in locks)
     made += [f"photos/{name}.dvc" for name in subjects if (project.root / "photos" / f"{name}.dvc").is_file()]
-    if len(subjects) == len(params.subjects):  # DVC takes twice as long for a thousand targets as for their folders
+    if not missing and len(subjects) == len(
+        params.subjects
+    ):  # DVC takes twice as long for a thousand targets as for their folders
         made = ["-R", *(name for name in ("subjects", "classes", "photos") if (project.root / name).is_dir())]
     try:
         project.dvc("pull" if has_remotes(project) else "checkout", "-q", *made, say=lambda _: None)
