@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -19,6 +20,10 @@ IGNORED = {
     ".gitignore": ("/artifacts/", "/outputs/", ".arbooth/", ".env"),
     ".dvcignore": ("__pycache__", "*.part", ".DS_Store", "Thumbs.db", "desktop.ini"),
 }
+DVC_CONFIG = '[core]\n    analytics = false\n    autostage = false\n[cache]\n    type = "reflink,hardlink,copy"\n'
+# What DVC takes from the folder of the file that says it.
+DVC_PATHS = ("url", "keyfile", "cert_path", "key_path", "credentialpath", "configpath", "gdrive_user_credentials_file",
+             "gdrive_service_account_json_file_path")  # fmt: skip
 
 
 def init(folder: Path, recipe: str = "embedded") -> list[str]:
@@ -46,16 +51,13 @@ def init(folder: Path, recipe: str = "embedded") -> list[str]:
     return [*lines, "  arbooth subject add NAME --class NOUN --photos FOLDER", "  dvc repro", "  arbooth summary"]
 
 
-def create(
-    root: Path, params: str, *, home: Path | None = None, cache: Path | None = None, like: Project | None = None
-) -> Project:
+def create(root: Path, params: str, *, home: Path | None = None, cache: Path | None = None) -> Project:
     """A project with these parameters, and DVC in it; one that is there gets them.
 
     Args:
         params: text of params.yaml.
         home: the project whose machine state it uses; it is then no repository of its own.
         cache: DVC's cache; its own by default.
-        like: a project whose DVC settings, remotes among them, it gets.
 
     Raises:
         InputError: the parameters are invalid; nothing is written then.
@@ -75,11 +77,8 @@ def create(
         if home is None:
             _init_dvc(project)
         else:
-            _cut_dvc(project, like, cache)
+            _cut_dvc(project, cache)
     return project
-
-
-DVC_CONFIG = '[core]\n    analytics = false\n    autostage = false\n[cache]\n    type = "reflink,hardlink,copy"\n'
 
 
 def _init_dvc(project: Project) -> None:
@@ -94,13 +93,11 @@ def _with_scm(text: str) -> str:
     return DVC_CONFIG.replace("[core]\n", "[core]\n    no_scm = true\n") if "no_scm" in text.lower() else DVC_CONFIG
 
 
-def _cut_dvc(project: Project, like: Project | None, cache: Path | None) -> None:
+def _cut_dvc(project: Project, cache: Path | None) -> None:
     """DVC's folder, by hand: five commands to make it would take longer than what is done there."""
     folder = project.root / ".dvc"
     (folder / "tmp").mkdir(parents=True)
-    config = like.root / ".dvc" / "config" if like else None
-    text = config.read_text(encoding="utf-8") if config and config.is_file() else DVC_CONFIG
-    (folder / "config").write_text(text, encoding="utf-8")
+    (folder / "config").write_text(DVC_CONFIG, encoding="utf-8")
     local = "[core]\n    no_scm = true\n" + (f"[cache]\n    dir = {cache.absolute()}\n" if cache else "")
     (folder / "config.local").write_text(local, encoding="utf-8")
 
@@ -134,8 +131,11 @@ def workspace(
     host = host or project
     text = only(project.params_file.read_text(encoding="utf-8"), "subjects", {subject} if subject else set())
     text = only(text, "classes", {class_name})
-    cut = create(folder, text, home=host.home, cache=host.cache(), like=project)
-    _merge_config(cut.root / ".dvc" / "config.local", host.root / ".dvc" / "config.local")
+    cut = create(folder, text, home=host.home, cache=host.cache())
+    own, there = cut.root / ".dvc", host.root / ".dvc"
+    _merge_settings(own / "config", [own / "config", project.root / ".dvc" / "config"], there)
+    # What this machine says, say how it logs in at the remote; where a workspace stands is its own.
+    _merge_settings(own / "config.local", [there / "config.local", own / "config.local"], there)
     copy_bases(project, cut)
     if subject and project.photos(subject).is_dir():
         link_photos(cut, subject, sorted(project.photos(subject).iterdir()))
@@ -148,12 +148,16 @@ def workspace(
     return cut
 
 
-def _merge_config(own: Path, other: Path) -> None:
-    """What a machine says in DVC's local settings, say how it logs in at the remote; what is set already stays."""
+def _merge_settings(file: Path, sources: list[Path], beside: Path) -> None:
+    """DVC's settings of several files in one, which the later ones override; relative paths start at `beside`."""
     merged = configparser.ConfigParser(interpolation=None)
-    merged.read([other, own], encoding="utf-8")
-    with own.open("w", encoding="utf-8") as file:
-        merged.write(file)
+    merged.read(sources, encoding="utf-8")
+    for section in merged.values():
+        for name in set(DVC_PATHS) & set(section):
+            if "://" not in section[name] and not section[name].startswith("~"):
+                section[name] = os.path.normpath(beside.absolute() / section[name])
+    with file.open("w", encoding="utf-8") as out:
+        merged.write(out)
 
 
 def class_in(project: Project, subject: str) -> str:

@@ -134,12 +134,22 @@ def fill(where: str, key: str | None, class_name: str | None) -> str:
 
 def target(stage: str, key: str | None = None) -> str:
     """How DVC calls a stage of a subject, a class, or of all."""
-    return stage if key is None else f"{_FOLDERS[TABLE[stage].over]}/{key}/dvc.yaml:{stage}"
+    return stage if key is None else f"{pipeline(TABLE[stage].over, key)}:{stage}"
+
+
+def pipeline(over: str, key: str) -> str:
+    """The dvc.yaml of a subject or class; as a target of DVC's, all of its stages."""
+    return f"{_FOLDERS[over]}/{key}/dvc.yaml"
 
 
 def lock(over: str, key: str) -> str:
     """Where DVC records what was made for a subject or class."""
     return f"{_FOLDERS[over]}/{key}/dvc.lock"
+
+
+def pipelines(locks: Iterable[str]) -> list[str]:
+    """The dvc.yaml beside each of these locks."""
+    return [name.removesuffix(".lock") + ".yaml" for name in locks]
 
 
 def check_lock(name: str, text: str) -> None:
@@ -179,10 +189,10 @@ def files(subjects: Mapping[str, str], classes: Iterable[str]) -> dict[str, str]
     texts = {"dvc.yaml": _text(_over("all", None, None, ""))}
     for class_name in classes:
         checked_name(class_name, "a class")
-        texts[f"classes/{class_name}/dvc.yaml"] = _text(_over("class", class_name, class_name, "../.."))
+        texts[pipeline("class", class_name)] = _text(_over("class", class_name, class_name, "../.."))
     for subject, class_name in subjects.items():
         checked_name(subject, "a subject")
-        texts[f"subjects/{subject}/dvc.yaml"] = _text(_over("subject", subject, class_name, "../.."))
+        texts[pipeline("subject", subject)] = _text(_over("subject", subject, class_name, "../.."))
     return texts
 
 

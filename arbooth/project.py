@@ -335,8 +335,8 @@ class Project:
                 continue
             with whole_file(path) as part:
                 part.write_text(text, encoding="utf-8")
-            changed.append(name.replace("dvc.lock", "dvc.yaml"))
-        return changed
+            changed.append(name)
+        return graph.pipelines(changed)
 
     # The dvc.yaml files
 

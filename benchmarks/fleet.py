@@ -31,8 +31,7 @@ from benchmarks.growth import grown
 def fleet_of(source: Project, top: Path, count: int) -> tuple[Project, list[str]]:
     """A project of `count` finished subjects with both remotes, committed and pushed."""
     project, names = grown(source, top / "project", count)
-    for config in ("config.local",):
-        (project.root / ".dvc" / config).unlink(missing_ok=True)
+    (project.root / ".dvc" / "config.local").unlink(missing_ok=True)
     (project.root / ".arbooth" / "home").unlink()
     for command in (
         "git init -q -b main",

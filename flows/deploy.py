@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -43,6 +43,7 @@ TAG = "arbooth"
 HEARTBEAT, SILENCE = 30, 75
 PRIORITIES = (1, 2, 3)
 AT_ONCE = 16
+PAGE = 200
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ class Wanted:
 def queue_of(base: Base, priority: int = 2) -> str:
     """The work queue of a base: a subject lands on a worker that has exactly this network."""
     return f"{base.name}-{base.hash[:8]}-{priority}"
+
+
+def at_priority(queue: str, priority: int) -> str:
+    """The queue of the same base for what is more or less urgent."""
+    return f"{queue.rpartition('-')[0]}-{priority}"
 
 
 def publish_pool(pool: str) -> str:
@@ -218,14 +224,20 @@ async def ensure_queues(client: PrefectClient, pool: str, bases: Iterable[Base])
     return names
 
 
+async def every(read: Callable[..., Awaitable[list[Any]]], **query: Any) -> AsyncIterator[Any]:
+    """All that a query finds, in order; the server gives 200 at a time."""
+    offset, page = 0, [None] * PAGE
+    while len(page) == PAGE:
+        page = await read(**query, limit=PAGE, offset=offset)
+        offset += PAGE
+        for one in page:
+            yield one
+
+
 async def deployments(client: PrefectClient) -> list[DeploymentResponse]:
-    """Every deployment that this module made, whatever their number."""
-    chosen, found = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])), []
-    while True:
-        page = await client.read_deployments(deployment_filter=chosen, limit=200, offset=len(found))
-        found += page
-        if len(page) < 200:
-            return found
+    """Every deployment that this module made."""
+    chosen = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    return [one async for one in every(client.read_deployments, deployment_filter=chosen)]
 
 
 def name_of(flows: dict[str, Any], deployment: DeploymentResponse) -> str:
@@ -323,17 +335,24 @@ def pushed_commit(project: Project, params: Params) -> str:
         )
     if not project.git("branch", "-r", "--contains", commit):
         raise InputError(f"commit {commit[:12]} is not at the remote {remote_of(project)!r}: run `git push`")
+    missing = missing_at_remote(project, needed)
+    if missing:
+        raise InputError(f"photos are not at DVC's remote ({missing[0]}): run `dvc push`")
+    return commit
+
+
+def missing_at_remote(project: Project, targets: list[str]) -> list[str]:
+    """What DVC's remote lacks of these files.
+
+    Raises:
+        InputError: it does not answer.
+    """
     lines: list[str] = []
     try:
-        project.dvc("status", "--cloud", "--json", *needed, say=lines.append)
+        project.dvc("status", "--cloud", "--json", *targets, say=lines.append)
     except DvcFailed as error:
-        raise InputError(
-            f"DVC's remote can't be asked for the photos: {error.lines[-1] if error.lines else error}"
-        ) from None
-    missing = json.loads("\n".join(line for line in lines if line.startswith(("{", "}", " ", '"'))) or "{}")
-    if missing:
-        raise InputError(f"photos are not at DVC's remote ({next(iter(missing))}): run `dvc push`")
-    return commit
+        raise InputError(f"DVC's remote does not answer: {error.lines[-1] if error.lines else error}") from None
+    return list(json.loads("\n".join(line for line in lines if line.startswith(("{", "}", " ", '"'))) or "{}"))
 
 
 def lines_of(done: Deployed) -> list[str]:

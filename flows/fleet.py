@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import json
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,8 +14,10 @@ from uuid import UUID
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
-    ArtifactFilterFlowRunId,
+    ArtifactFilterTaskRunId,
     ArtifactFilterType,
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
     FlowRunFilterDeploymentId,
     FlowRunFilterId,
@@ -32,15 +34,15 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_RETRY_EXTRA_CODES, 
 from prefect.states import Cancelling
 
 from arbooth.errors import DvcFailed, InputError
+from arbooth.graph import pipelines
 from arbooth.project import Project
 from arbooth.registry.gate import CANDIDATE, CHAMPION
 from arbooth.registry.ledger import ledger
 from arbooth.registry.snapshot import LOCKS, Standing, snapshot
-from flows.deploy import PRIORITIES, deployments, has_remotes, in_parallel, name_of, queue_of
-from flows.personalize import HOST
+from flows.deploy import PRIORITIES, at_priority, deployments, every, has_remotes, in_parallel, name_of
+from flows.personalize import HOST, personalize, publish
 
 ACTIVE = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED)
-PAGE = 200
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Known:
-    """What the server knows of a subject: its deployment, its latest run of each kind."""
+    """What the server knows of a subject.
+
+    Attributes:
+        active: its runs that are at work or wait.
+        run, published: its latest run of `personalize` and of `publish`; one that is active, if any is.
+        made: the latest of `personalize` that completed.
+    """
 
     deployment: DeploymentResponse
+    active: list[FlowRun]
     run: FlowRun | None
     published: FlowRun | None
-    made: FlowRun | None  # the latest that completed
+    made: FlowRun | None
 
 
 def run(only: str = "*", changed: bool = False, priority: int = 2, dry: bool = False) -> list[str]:
@@ -81,8 +90,6 @@ def run(only: str = "*", changed: bool = False, priority: int = 2, dry: bool = F
     """
     if priority not in PRIORITIES:
         raise InputError(f"--priority is {priority}: 1 comes first, then 2 (the default), then 3")
-    params = Project().params()
-    queue = queue_of(Project().base(params), priority)
 
     async def start(client: PrefectClient) -> list[str]:
         known = _matching(await _known(client), only)
@@ -92,7 +99,7 @@ def run(only: str = "*", changed: bool = False, priority: int = 2, dry: bool = F
         }
         chosen = [name for name in known if name not in busy and not (changed and name in same)]
         if not dry:
-            await in_parallel(chosen, lambda name: _start(client, name, known[name].deployment, queue))
+            await in_parallel(chosen, lambda name: _start(client, name, known[name].deployment, priority))
         lines = [f"{'would start' if dry else 'started'} {name}" for name in chosen]
         lines += [f"{name} is at work already" for name in sorted(busy)]
         left = len(known) - len(chosen) - len(busy)
@@ -101,7 +108,8 @@ def run(only: str = "*", changed: bool = False, priority: int = 2, dry: bool = F
     return _asked(start)
 
 
-async def _start(client: PrefectClient, name: str, deployment: DeploymentResponse, queue: str) -> None:
+async def _start(client: PrefectClient, name: str, deployment: DeploymentResponse, priority: int = 2) -> None:
+    queue = at_priority(str(deployment.work_queue_name), priority)
     await client.create_flow_run_from_deployment(deployment.id, name=f"personalize-{name}", work_queue_name=queue)
 
 
@@ -110,7 +118,7 @@ def cancel(only: str = "*") -> list[str]:
 
     async def stop(client: PrefectClient) -> list[str]:
         known = _matching(await _known(client), only)
-        active = [run for one in known.values() for run in (one.run, one.published) if run and _is_active(run)]
+        active = [run for one in known.values() for run in one.active]
         await in_parallel(active, lambda run: client.set_flow_run_state(run.id, Cancelling(), force=False))
         return [f"cancelled {run.name}" for run in active] or ["nothing was at work"]
 
@@ -127,10 +135,12 @@ def retry(only: str = "*") -> list[str]:
         known = _matching(await _known(client), only)
         lines = []
         for name, one in known.items():
-            if one.run and not _is_active(one.run) and one.run.state_type != StateType.COMPLETED:
-                await _start(client, name, one.deployment, str(one.deployment.work_queue_name))
+            if one.active:
+                continue
+            if one.run and one.run.state_type != StateType.COMPLETED:
+                await _start(client, name, one.deployment)
                 lines.append(f"started {name}")
-            elif one.published and not _is_active(one.published) and one.published.state_type != StateType.COMPLETED:
+            elif one.published and one.published.state_type != StateType.COMPLETED:
                 old = one.published  # a new run: the old one has used up its attempts
                 await client.create_flow_run_from_deployment(
                     old.deployment_id, parameters=old.parameters, name=old.name, tags=old.tags
@@ -150,8 +160,7 @@ def status(only: str = "*") -> list[Row]:
 
     async def rows(client: PrefectClient) -> list[Row]:
         known = _matching(await _known(client), only)
-        running = [run.id for one in known.values() for run in (one.run, one.published) if run and _is_active(run)]
-        stages = await _stages(client, running)
+        stages = await _stages(client, [run.id for one in known.values() for run in one.active])
         return [_row(name, one, stages) for name, one in known.items()]
 
     found = _asked(rows)
@@ -213,15 +222,13 @@ async def _stages(client: PrefectClient, runs: list[UUID]) -> dict[UUID, str]:
     if not runs:
         return {}
     chosen = FlowRunFilter(id=FlowRunFilterId(any_=runs))
-    tasks = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING])))
-    found = await client.read_task_runs(flow_run_filter=chosen, task_run_filter=tasks, limit=PAGE)
-    shown = await client.read_artifacts(
-        artifact_filter=ArtifactFilter(
-            flow_run_id=ArtifactFilterFlowRunId(any_=runs), type=ArtifactFilterType(any_=["progress"])
-        ),
-        limit=PAGE,
+    running = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING])))
+    query = {"flow_run_filter": chosen, "task_run_filter": running}
+    found = [task async for task in every(client.read_task_runs, **query)]
+    bars = ArtifactFilter(
+        task_run_id=ArtifactFilterTaskRunId(any_=[task.id for task in found]), type=ArtifactFilterType(any_=["progress"])
     )
-    progress = {artifact.task_run_id: artifact.data for artifact in shown}
+    progress = {bar.task_run_id: bar.data async for bar in every(client.read_artifacts, artifact_filter=bars)}
     return {
         task.flow_run_id: task.name + (f" {float(str(progress[task.id])):.0f}%" if task.id in progress else "")
         for task in found
@@ -258,7 +265,7 @@ def collect(only: str = "*") -> list[str]:
         raise InputError(f"the registry has nothing of {', '.join(missing[:5])}: see `arbooth fleet status`")
     project.write_stamp()
     project.write_locks(locks)
-    made = sorted(where.replace("dvc.lock", "dvc.yaml") for where in locks)
+    made = sorted(pipelines(locks))
     made += [f"photos/{name}.dvc" for name in subjects if (project.root / "photos" / f"{name}.dvc").is_file()]
     if not missing and len(subjects) == len(
         params.subjects
@@ -279,43 +286,46 @@ def collect(only: str = "*") -> list[str]:
 
 
 async def _known(client: PrefectClient) -> dict[str, Known]:
-    """Every deployed subject with its latest runs: pages of 200, newest first."""
-    flows = {flow.name: flow.id for flow in await client.read_flows()}
+    """Every deployed subject with its latest runs."""
+    names = FlowFilter(name=FlowFilterName(any_=[personalize.name, publish.name]))
+    flows = {flow.name: flow.id for flow in await client.read_flows(flow_filter=names)}
     ours = await deployments(client)
-    subjects = {d.name: d for d in ours if name_of(flows, d) == "personalize"}
-    publishing = [d.id for d in ours if name_of(flows, d) == "publish"]
+    subjects = {d.name: d for d in ours if name_of(flows, d) == personalize.name}
+    publishing = [d.id for d in ours if name_of(flows, d) == publish.name]
     if not subjects:
         raise InputError("nothing is deployed: run `arbooth fleet deploy`")
     by_id = {d.id: name for name, d in subjects.items()}
-    runs = await _latest(client, [*by_id], lambda run: by_id.get(run.deployment_id, ""))
-    made = await _latest(client, [*by_id], lambda run: by_id.get(run.deployment_id, ""), [StateType.COMPLETED])
-    published = await _latest(client, publishing, lambda run: run.name.removeprefix("publish-"))
+    active: dict[str, list[FlowRun]] = {name: [] for name in subjects}
+    newest: dict[str, FlowRun] = {}
+    made: dict[str, FlowRun] = {}
+    published: dict[str, FlowRun] = {}
+    async for run in _runs(client, [*by_id, *publishing], ACTIVE):
+        name = by_id.get(run.deployment_id) or run.name.removeprefix("publish-")
+        active.setdefault(name, []).append(run)
+        (newest if run.deployment_id in by_id else published).setdefault(name, run)
+    async for run in _runs(client, [*by_id]):  # back to where every subject has been seen
+        newest.setdefault(by_id[run.deployment_id], run)
+        if run.state_type == StateType.COMPLETED:
+            made.setdefault(by_id[run.deployment_id], run)
+        if len(made) == len(subjects):
+            break
+    async for run in _runs(client, publishing):
+        published.setdefault(run.name.removeprefix("publish-"), run)
+        if subjects.keys() <= published.keys():
+            break
     return {
-        name: Known(subjects[name], runs.get(name), published.get(name), made.get(name)) for name in sorted(subjects)
+        name: Known(subjects[name], active[name], newest.get(name), published.get(name), made.get(name))
+        for name in sorted(subjects)
     }
 
 
-async def _latest(
-    client: PrefectClient, ids: list[UUID], key: Any, states: list[StateType] | None = None
-) -> dict[str, FlowRun]:
-    """The newest run of each key."""
-    if not ids:
-        return {}
-    found: dict[str, FlowRun] = {}
-    state = FlowRunFilterState(type=FlowRunFilterStateType(any_=states)) if states else None
-    chosen = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=ids), state=state)
-    offset = 0
-    while True:
-        page = await client.read_flow_runs(
-            flow_run_filter=chosen, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=PAGE, offset=offset
-        )
-        for run in page:
-            before = found.get(key(run))
-            if before is None or (run.created or datetime.min) > (before.created or datetime.min):
-                found[key(run)] = run
-        offset += len(page)
-        if len(page) < PAGE:
-            return found
+def _runs(client: PrefectClient, deployed: list[UUID], states: Iterable[StateType] = ()) -> AsyncIterator[FlowRun]:
+    """Runs of deployments, the last to start first."""
+    chosen = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=deployed),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[*states])) if states else None,
+    )
+    return every(client.read_flow_runs, flow_run_filter=chosen, sort=FlowRunSort.EXPECTED_START_TIME_DESC)
 
 
 def _matching(known: dict[str, Known], only: str) -> dict[str, Known]:
@@ -323,10 +333,6 @@ def _matching(known: dict[str, Known], only: str) -> dict[str, Known]:
     if not found:
         raise InputError(f"no subject is called {only!r} (deployed: {', '.join(list(known)[:20])})")
     return found
-
-
-def _is_active(run: FlowRun | None) -> bool:
-    return run is not None and run.state_type in ACTIVE
 
 
 def _asked(work: Any) -> Any:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from filelock import FileLock
 from prefect import flow, get_client, get_run_logger, runtime, task
 from prefect.artifacts import (
     create_image_artifact,
@@ -32,15 +33,16 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.concurrency.sync import concurrency
 from prefect.deployments import run_deployment
 from prefect.exceptions import Abort
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Scheduled, State
 
 from arbooth.errors import DvcFailed, InputError, RemoteFailed
-from arbooth.graph import SUBJECT_STAGES, target
+from arbooth.graph import SUBJECT_STAGES, pipeline, pipelines, target
 from arbooth.owner import PUBLISHER
 from arbooth.project import Project
 from arbooth.settings import without_secrets
 from flows import records
-from flows.workspaces import bring, call, has_room, make, push, remove, yaml_of
+from flows.workspaces import bring, call, has_room, make, push, remove
 
 # Skipping and caching are DVC's alone.
 UNCACHED: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
@@ -113,25 +115,40 @@ def _watched(stage: str, key: str) -> Callable[[str], None]:
 
 @task(name="prior", task_run_name="prior@{class_name}", **UNCACHED, retries=2, retry_delay_seconds=10,
       retry_condition_fn=may_pass, timeout_seconds=12 * HOUR)  # fmt: skip
-def ensure_prior(project: Project, class_name: str, remote: bool) -> bool:
+def ensure_prior(host: Project, project: Project, class_name: str, remote: bool) -> bool:
     """Draw the class prior if nobody has; says whether it was drawn.
 
-    However many subjects of a class run at once, one of them draws and the others wait: a strict concurrency limit
-    named after the class, whose lease ends soon after whoever held it was killed.
+    However many subjects of a class run at once, one of them draws and the others wait.
     """
     if _has_prior(project, class_name, remote):
         return False
-    name = f"prior-{class_name}"
-    with get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name(name, 1)
-    with concurrency(name, strict=True, lease_duration=60):
+    with _alone(host, f"prior-{class_name}", remote):
         if _has_prior(project, class_name, remote):
             return False
         project.dvc("repro", "--single-item", target("prior", class_name), say=_watched("prior", class_name))
         if remote:
-            push(project, yaml_of(None, class_name))
+            push(project, pipeline("class", class_name))
         records.keep("class", class_name, project.read_locks(None, class_name))
     return True
+
+
+@contextmanager
+def _alone(host: Project, name: str, remote: bool) -> Iterator[None]:
+    """One at a time: on a machine by a file's lock, which ends with its process, among machines by a concurrency limit.
+
+    The limit's lease ends a minute after whoever held it was killed, but only a server that goes on running sees to
+    that; the temporary one of a flow without a server would keep it for ever.
+    """
+    locks = host.home / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / name):
+        if not (remote and PREFECT_API_URL.value()):
+            yield
+            return
+        with get_client(sync_client=True) as client:
+            client.upsert_global_concurrency_limit_by_name(name, 1)
+        with concurrency(name, strict=True, lease_duration=60):
+            yield
 
 
 def _has_prior(project: Project, class_name: str, remote: bool) -> bool:
@@ -145,7 +162,7 @@ def _has_prior(project: Project, class_name: str, remote: bool) -> bool:
       timeout_seconds=HOUR)  # fmt: skip
 def push_subject(project: Project, subject: str) -> None:
     """Everything that the subject's stages made, to DVC's remote."""
-    push(project, yaml_of(subject))
+    push(project, pipeline("subject", subject))
 
 
 @task(name="take back", task_run_name="take-back@{name}", **UNCACHED, retries=20, retry_delay_seconds=3,
@@ -153,8 +170,7 @@ def push_subject(project: Project, subject: str) -> None:
 def take_back(host: Project, name: str, locks: dict[str, str]) -> None:
     """On one machine without remotes the project itself gets what was made."""
     host.write_locks(locks)
-    made = [path.replace("dvc.lock", "dvc.yaml") for path in locks]
-    host.dvc("checkout", "-q", *made, say=lambda _: None)
+    host.dvc("checkout", "-q", *pipelines(locks), say=lambda _: None)
 
 
 @task(name="publish", task_run_name="registry@{subject}", **UNCACHED, retries=200, timeout_seconds=600,
@@ -223,7 +239,7 @@ def _personalize(subject: str, commit: str | None) -> dict[str, str]:
         for stage in SUBJECT_STAGES:
             _still_ours()
             if stage == "finetune":
-                ensure_prior(project, class_name, remote)
+                ensure_prior(host, project, class_name, remote)
             run_stage.with_options(timeout_seconds=TIMEOUTS.get(stage, HOUR))(project, stage, subject)
         _still_ours()
         locks = project.read_locks(subject, class_name)
@@ -316,7 +332,7 @@ def fill_prior(class_name: str, commit: str | None = None) -> Any:
 
 def _fill_prior(class_name: str, commit: str | None) -> bool:
     with opened(None, class_name, commit) as (host, project):
-        drawn = ensure_prior(project, class_name, commit is not None)
+        drawn = ensure_prior(host, project, class_name, commit is not None)
         if commit is None:
             take_back(host, class_name, project.read_locks(None, class_name))
     return drawn

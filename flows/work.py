@@ -21,11 +21,11 @@ from prefect.settings import PREFECT_API_URL
 
 from arbooth.data.bases import PARTS, Base, load_base
 from arbooth.doctor import Finding
-from arbooth.errors import DvcFailed, InputError
+from arbooth.errors import InputError
 from arbooth.owner import OWNER, end_with_owner, named
 from arbooth.project import Project
 from arbooth.settings import without_secrets
-from flows.deploy import HEARTBEAT, ensure_queues, has_remotes, make_pools, publish_pool
+from flows.deploy import HEARTBEAT, ensure_queues, has_remotes, make_pools, missing_at_remote, publish_pool
 from flows.workspaces import sweep
 
 PAUSE, SWEEP = 5.0, 60.0
@@ -63,14 +63,19 @@ def look(project: Project) -> tuple[list[Base], list[Finding]]:
     remote = has_remotes(project)
     findings.append(Finding("remotes", "git and DVC" if remote else "none: this machine alone"))
     if remote:
-        try:
-            project.dvc("status", "--cloud", "-q", "dvc.yaml:stamp", say=lambda _: None)
-        except DvcFailed as error:
-            told = next((line for line in reversed(error.lines) if line.startswith("ERROR")), "")
-            if "failed to connect" in told.lower() or "auth" in told.lower():
-                findings.append(Finding("DVC's remote", told, False, False, "runs will fail until it answers"))
+        findings += _remote(project)
     findings.append(_ledger(project))
     return bases, findings
+
+
+def _remote(project: Project) -> list[Finding]:
+    """Whether DVC's remote answers, asked for the photos of one subject."""
+    photos = sorted((project.root / "photos").glob("*.dvc"))
+    try:
+        missing = missing_at_remote(project, [str(path.relative_to(project.root)) for path in photos[:1]])
+    except InputError as error:
+        return [Finding("DVC's remote", str(error), False, False, "runs will fail until it answers")]
+    return [Finding("DVC's remote", f"it lacks {missing[0]}", False, False, "`dvc push` where it is")] if missing else []
 
 
 def _memory() -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from arbooth.creating import class_in, workspace
 from arbooth.errors import DvcFailed, InputError, RemoteFailed
-from arbooth.graph import target
+from arbooth.graph import pipelines
 from arbooth.owner import named
 from arbooth.project import COMMIT, OWNER_FILE, WORKSPACES, Project, dead_workspaces
 
@@ -159,7 +159,7 @@ def bring(project: Project, subject: str | None, locks: dict[str, str], remote: 
         project.write_locks(locks)
     except InputError:  # of another version's stages
         locks = {}
-    made = [name.replace("dvc.lock", "dvc.yaml") for name in locks]
+    made = pipelines(locks)
     photos = [f"photos/{subject}.dvc"] if subject and not project.photos(subject).is_dir() else []
     command = ["pull" if remote else "checkout", "-q"]
     for targets, needed in (([*photos, *made], False), (photos, True)):
@@ -177,9 +177,3 @@ def bring(project: Project, subject: str | None, locks: dict[str, str], remote: 
 
 def push(project: Project, *targets: str) -> None:
     project.dvc("push", "-q", *targets, say=lambda _: None)
-
-
-def yaml_of(subject: str | None, class_name: str | None = None) -> str:
-    """The dvc.yaml of a subject or class, as a target."""
-    stage, key = ("preprocess", subject) if subject else ("prior", class_name)
-    return target(stage, key).partition(":")[0]

@@ -108,11 +108,15 @@ def test_a_subjects_overrides_hold_through_every_door(tmp_path):
 def test_a_workspace_does_one_subjects_work_and_its_lock_holds_in_the_project(tmp_path):
     folder = copy_project(tmp_path / "project")
     arbooth("subject", "add", "rex", "--class", "cat", "--photos", str(folder / "photos" / "poodle"), cwd=folder)
+    dvc("remote", "add", "-q", "-d", "store", "../store", cwd=folder)
+    assert "url = ../../store" in (folder / ".dvc" / "config").read_text()
     project = Project(folder)
-    cut = workspace(project, tmp_path / "cut", "poodle", "dog")
+    cut = workspace(project, tmp_path / "cut" / "deep" / "er", "poodle", "dog")
     assert list(cut.params().subjects) == ["poodle"] and list(cut.params().classes) == ["dog"]
     assert cut.tracking_uri == project.tracking_uri and cut.weights == project.weights
     dvc("repro", "subjects/poodle/dvc.yaml", cwd=cut.root)
+    dvc("push", "-q", "subjects/poodle/dvc.yaml:preprocess", cwd=cut.root)
+    assert list((tmp_path / "store" / "files").rglob("*.dir"))
     for name in ("subjects/poodle/dvc.lock", "classes/dog/dvc.lock"):
         shutil.copy(cut.root / name, folder / name)
     project.write_stamp()

@@ -64,7 +64,10 @@ def _opening(tracking_uri: str) -> Iterator[None]:
             from sqlalchemy import create_engine
 
             # A database that is away: MLflow itself would go on trying, for longer and longer, without a word.
-            create_engine(tracking_uri).connect().close()
+            os.environ.setdefault("PGCONNECT_TIMEOUT", "10")  # seconds; libpq's own, and so MLflow's as well
+            engine = create_engine(tracking_uri)
+            engine.connect().close()
+            engine.dispose()
         yield
         return
     import mlflow

@@ -70,6 +70,17 @@ def killed(rng: random.Random, folder: Path, command: list[str], seconds: float)
     assert not processes_of(folder), "orphans"
 
 
+def killed_at(word: str, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+    """Start a command and end its process group when it says a word."""
+    process = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+    assert process.stdout is not None
+    said = next((line for line in process.stdout if word in line), "")
+    assert said, "it ended before"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 @pytest.mark.parametrize("number", range(KILLS))
 def test_a_killed_repro_ends_with_the_same_bytes(undisturbed, tmp_path, number):
     rng = random.Random(number)
@@ -96,9 +107,14 @@ def test_a_killed_flow_ends_with_the_same_bytes(undisturbed, tmp_path, monkeypat
     folder = copy_project(tmp_path / "project", **{"finetune.steps": 8})
     script = tmp_path / "one_flow.py"
     script.write_text("from flows.personalize import personalize\npersonalize('poodle')\n")
-    killed(random.Random(4000 + number), folder, [str(script)], seconds + 15)
     environment = {**os.environ, "ARBOOTH_PROJECT": str(folder)}
-    done = subprocess.run([sys.executable, str(script)], cwd=folder, env=environment, capture_output=True, text=True)
+    if number == 0:  # while it holds what others of its class wait for
+        killed_at("prior dog", [sys.executable, str(script)], folder, environment)
+    else:
+        killed(random.Random(4000 + number), folder, [str(script)], seconds + 15)
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr
     assert contents(folder) == expected
 

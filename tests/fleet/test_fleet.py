@@ -7,7 +7,7 @@ import pytest
 from tests.fleet.conftest import CLASSES, SUBJECTS
 from tests.fleet.hosts import blocks
 
-pytestmark = [pytest.mark.heavy, pytest.mark.fleet]
+pytestmark = [pytest.mark.heavy, pytest.mark.fleet, pytest.mark.timeout(2400)]
 
 
 def test_everything_is_deployed(fleet):

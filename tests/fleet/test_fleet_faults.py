@@ -15,7 +15,7 @@ import yaml
 from tests.fleet.hosts import wait_for
 from tests.services import postgres_programs
 
-pytestmark = [pytest.mark.heavy, pytest.mark.fleet]
+pytestmark = [pytest.mark.heavy, pytest.mark.fleet, pytest.mark.timeout(2400)]
 TIMES = int(os.environ.get("FLEET_FAULTS", "1"))
 AWAY = 12.0
 

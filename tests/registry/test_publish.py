@@ -1,5 +1,6 @@
 """A real MLflow database."""
 
+import gc
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from sqlalchemy import Engine
 
 from arbooth.data.adapters import Adapter, read_adapter, write_adapter
 from arbooth.data.bases import load_base
@@ -308,6 +310,8 @@ def test_what_a_killed_try_left_is_swept(files, uri, tmp_path):
         if child == 0:
             import mlflow
 
+            for engine in filter(lambda one: isinstance(one, Engine), gc.get_objects()):
+                engine.dispose(close=False)  # a connection of its own: two processes can't share one
             setattr(mlflow.MlflowClient, step, lambda *_, **__: os._exit(9))
             try:
                 put(files, uri, tmp_path, "cat13", other=3)
@@ -319,29 +323,31 @@ def test_what_a_killed_try_left_is_swept(files, uri, tmp_path):
         experiment = client.get_experiment_by_name("tests").experiment_id
         assert len(client.search_runs([experiment], "tags.subject = 'cat13'")) == 1
         models = client.search_logged_models([experiment])
-        assert len([m for m in models if read_adapter_subject(client, m) == "cat13"]) == 1
+        assert len([m for m in models if subject_of_model(client, m) == "cat13"]) == 1
 
 
-def read_adapter_subject(client, model):
+def subject_of_model(client, model):
     return client.get_run(model.source_run_id).data.tags["subject"]
 
 
 def test_unchanged_subjects_cost_no_query_each(files, uri, tmp_path, monkeypatch):
     import mlflow
 
-    subjects = [f"many-{k}" for k in range(4)]
-    for subject in subjects:
+    entries = []
+    for subject in [f"many-{k}" for k in range(4)]:
         put(files, uri, tmp_path, subject)
-    entries = [Entry(s, "cat", files, load_base("embedded"), {"finetune": {"steps": 3}}, SAMPLING, "embedded abc", GATE)
-               for s in subjects]  # fmt: skip
+        own = tmp_path / "adapters" / f"{subject}.safetensors"  # `put` writes every subject's adapter into one file
+        own.parent.mkdir(exist_ok=True)
+        shutil.copy(files.adapter, own)
+        entries.append(Entry(subject, "cat", replace(files, adapter=own), load_base("embedded"),
+                             {"finetune": {"steps": 3}}, SAMPLING, "embedded abc", GATE))  # fmt: skip
     asked = []
     for name in [n for n in vars(mlflow.MlflowClient) if not n.startswith("_")]:
         method = getattr(mlflow.MlflowClient, name)
         counted = lambda self, *a, _name=name, _method=method, **k: (asked.append(_name), _method(self, *a, **k))[1]  # noqa: E731
         monkeypatch.setattr(mlflow.MlflowClient, name, counted)
-    # The last subject's adapter is the one on disk now; the others' keys are found all the same only for it.
-    done = list(publish([entries[-1]] * 4, uri, tmp_path))
-    assert not any(d.new for d in done)
+    done = list(publish(entries, uri, tmp_path))
+    assert len(done) == 4 and not any(d.new for d in done)
     assert sorted(asked) == ["search_experiments", "search_model_versions", "search_registered_models"]
 
 
