@@ -215,10 +215,8 @@ class Params(Section):
                 problems.append(
                     f"subjects.{name}.overrides.{section}: only {', '.join(OVERRIDABLE)} can differ by subject"
                 )
-        if self.finetune.method not in self.methods:
-            problems.append(f"finetune.method: no method {self.finetune.method!r} in methods")
-            if subject.class_name in self.classes:
-                problems += self._odd_overrides(name)
+            problems += self._odd_overrides(name)
+        problems += self._odd_recipe(self.finetune, "finetune")
         for name, prompts in self.prompt_sets.items():
             if not prompts:
                 problems.append(f"prompt_sets.{name}: holds no prompt")
@@ -227,8 +225,6 @@ class Params(Section):
         for key, marked in (("subject", True), ("prior", False)):
             odd = odd_template(getattr(self.templates, key), "class", marked)
             problems += [f"templates.{key}: {one}" for one in odd]
-        if self.finetune.distillation == "joint" and not self.prior.keep_pairs:
-            problems.append("finetune.distillation: joint needs both logits of every bit: set prior.keep_pairs to true")
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -246,8 +242,15 @@ class Params(Section):
             laid = self.of_subject(subject, known)
         except ValidationError as error:
             return [f"subjects.{subject}.overrides: {line.strip()}" for line in _describe(error).splitlines()]
-        if laid.finetune.method not in self.methods:
-            odd.append(f"subjects.{subject}.overrides.finetune.method: no method {laid.finetune.method!r} in methods")
+        return self._odd_recipe(laid.finetune, f"subjects.{subject}.overrides.finetune") if "finetune" in known else []
+
+    def _odd_recipe(self, recipe: Finetune, where: str) -> list[str]:
+        """What of a recipe does not fit the other sections."""
+        odd = []
+        if recipe.method not in self.methods:
+            odd.append(f"{where}.method: no method {recipe.method!r} in methods")
+        if recipe.distillation == "joint" and not self.prior.keep_pairs:
+            odd.append(f"{where}.distillation: joint needs both logits of every bit: set prior.keep_pairs to true")
         return odd
 
     def _odd_names(self) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@ import pytest
 
 from arbooth.errors import InputError
 from arbooth.params import load_params
+from arbooth.recipes import params_of
 from tests.conftest import ROOT, set_params
 
 
@@ -94,6 +95,27 @@ def test_what_a_class_shares_can_not_differ_by_subject(file, section):
     set_params(file.parent, **{"subjects.poodle.overrides": {section: {}}})
     with pytest.raises(InputError, match=f"overrides.{section}: only finetune, generate, evaluate"):
         load_params(file)
+
+
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        ({"finetune": {"steps": -3}}, "overrides: finetune.steps|overrides: steps"),
+        ({"finetune": {"method": "nope"}}, "overrides.finetune.method: no method 'nope'"),
+        ({"finetune": {"distillation": "joint"}}, "overrides.finetune.distillation: joint needs"),
+        ({"finetune": 3}, "overrides.finetune: must be a table"),
+        ({"generate": {"foo": 3}}, "foo"),
+    ],
+)
+def test_a_subjects_overrides_are_checked_with_the_file(file, overrides, words):
+    set_params(file.parent, **{"subjects.poodle.overrides": overrides})
+    with pytest.raises(InputError, match=words):
+        load_params(file)
+
+
+def test_a_method_that_is_missing_is_told_where_there_is_no_subject(file):
+    with pytest.raises(InputError, match="finetune.method: no method 'nope'"):
+        load_params(file, text=params_of("embedded").replace("method: arbooth", "method: nope"))
 
 
 @pytest.mark.parametrize(
