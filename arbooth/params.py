@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from arbooth.errors import NAME, NAME_RULE, InputError
 from arbooth.method.layers import LAYERS
+from arbooth.method.optimizers import OPTIMIZERS
 from arbooth.model.identifier import IDENTIFIER
 from arbooth.model.schedule import PIXEL_COUNTS
 
@@ -129,6 +130,10 @@ class Finetune(Section):
     correction_strength: Chance
     correction_scales: int = Field(ge=0, le=100)
     recompute: bool
+    rank: int = Field(ge=0, le=4096)
+    micro_batch: int = Field(ge=0, le=10_000_000)
+    last_scale_chance: float = Field(gt=0, le=1)
+    optimizer: Annotated[str, _one_of(OPTIMIZERS)]
 
 
 class Generate(Section):

@@ -77,10 +77,14 @@ class Bench:
         run = self.fitting
         draw = generator(0, "bench", number)
         run.optimizer.zero_grad(set_to_none=True)
-        with clock.part("forward"):
-            loss, _ = run.loss(draw)
-        with clock.part("backward"):
-            loss.backward()
+        parts = run.losses(draw)
+        while True:
+            with clock.part("forward"):
+                loss, _ = next(parts, (None, None))
+            if loss is None:
+                break
+            with clock.part("backward"):
+                loss.backward()
         with clock.part("optimizer"):
             run.optimizer.step()
 
@@ -114,7 +118,7 @@ class Bench:
         margins = drawn.logits[..., 1] - drawn.logits[..., 0]
         inputs, _ = self.quantizer.inputs_from_bits(drawn.bits)
         weight = self.recipe.prior_weight
-        self._optimize(clock, text, inputs, lambda out: weight * losses.bernoulli_distillation(out, margins))
+        self._optimize(clock, text, inputs, lambda out: weight * losses.bernoulli_distillation(out, margins).mean())
 
     def _optimize(self, clock: Clock, text: Text, inputs: torch.Tensor, loss_of: Callable) -> None:
         run = self.fitting

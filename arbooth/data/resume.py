@@ -84,6 +84,8 @@ class ResumeFile:
 
 def _tensors(tree: Any, prefix: str = "") -> dict[str, Tensor]:
     """Every tensor of nested tables and lists, on the CPU, by its path."""
+    if hasattr(tree, "__tensor_flatten__"):  # one that is made of others, as moments in eight bits are
+        tree = {name: getattr(tree, name) for name in tree.__tensor_flatten__()[0]}
     if isinstance(tree, Tensor):
         return {prefix: tree.detach().cpu()}
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, (list, tuple)) else ()

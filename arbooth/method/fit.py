@@ -9,7 +9,7 @@ Shape suffixes: B batch, L tokens, P bits of a token, T text tokens, F text widt
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,12 +18,18 @@ from torch import Tensor
 
 from arbooth.errors import InputError, Interrupted
 from arbooth.method import losses
+from arbooth.method.optimizers import optimizer_of
 from arbooth.method.prior import ClassPrior
 from arbooth.method.seeds import generator
 from arbooth.method.tuning import KINDS, check_finite
-from arbooth.model.quantizer import Quantizer, SelfCorrection
+from arbooth.model.moving import moved
+from arbooth.model.quantizer import Quantizer, SelfCorrection, Tokens
+from arbooth.model.schedule import Schedule
 from arbooth.model.text import Prompt
 from arbooth.model.transformer import Text, Transformer
+
+# Reading a loss waits for the device: every so many steps.
+CHECKED = 16
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,32 @@ class FitSettings:
     scale_weights: bool
     prior: str
     seed: int
-    kind: str = "full"  # of method.tuning.KINDS
+    rank: int = 0
+    micro_batch: int = 0
+    last_scale_chance: float = 1.0
+    optimizer: str = "adamw"
+
+    @property
+    def kind(self) -> str:
+        """Which of `method.tuning.KINDS` is trained."""
+        return "low-rank" if self.rank and self.layers else "full"
+
+
+@dataclass
+class Batch:
+    """What a step learns from.
+
+    Attributes:
+        tokens: of the photos, over the whole schedule.
+        dropped: for each photo, whether its text is left out.
+        classes: rows of the class prior, on the CPU.
+        schedule: as far as this step runs.
+    """
+
+    tokens: Tokens
+    dropped: list[bool]
+    classes: Tensor
+    schedule: Schedule
 
 
 class Resume(Protocol):
@@ -94,7 +125,7 @@ class Fitting:
         device = net.device
         self.features, self.prompt = features.to(device), Prompt(prompt.features.to(device), prompt.identifier_rows)
         self.prior = prior if settings.prior != "none" else None
-        self.parameters = KINDS[settings.kind].attach(net, settings.layers)
+        self.parameters = KINDS[settings.kind].attach(net, settings.layers, settings.rank, settings.seed)
         shape = (settings.identifier_tokens, net.config.text_width)
         self.identifier = torch.zeros(shape, device=device, requires_grad=True)
         self.weights = torch.ones(quantizer.schedule.length, device=device)
@@ -102,81 +133,133 @@ class Fitting:
             self.weights = losses.token_weights(
                 quantizer.schedule, settings.coarse_scales, settings.coarse_weight, settings.fine_weight
             ).to(device)
+        self.chances = losses.chance_weights(quantizer.schedule, settings.last_scale_chance).to(device)
         self.correction = SelfCorrection(settings.correction_strength, settings.correction_scales)
         groups = [{"params": [self.identifier], "lr": settings.identifier_learning_rate}]
         if self.parameters:
             groups.append({"params": list(self.parameters.values()), "lr": settings.learning_rate})
-        self.optimizer = torch.optim.AdamW(groups, betas=settings.betas, weight_decay=settings.weight_decay)
+        self.optimizer = optimizer_of(settings.optimizer)(
+            groups, betas=settings.betas, weight_decay=settings.weight_decay
+        )
         self.step_number = 0
-        self.history: list[dict[str, float]] = []
+        self.rows: list[Tensor] = []
 
-    def step(self) -> dict[str, float]:
-        """One optimizer step for both losses together; returns the step's row of the history."""
+    def step(self) -> Tensor:
+        """One optimizer step for both losses together; its row of the history (see `columns`), left on the device."""
         settings, rows = self.settings, []
         self.optimizer.zero_grad(set_to_none=True)
         for part in range(settings.accumulate):
             # Draws depend on the step alone: a resumed run needs no generator state to repeat them.
             draw = generator(settings.seed, "fit", self.step_number, part)
-            loss, row = self.loss(draw)
-            if loss.requires_grad:  # not where the identifier alone is trained and every text was dropped
-                (loss / settings.accumulate).backward()
-            rows.append(row)
+            for loss, row in self.losses(draw):
+                if loss.requires_grad:  # not where the identifier alone is trained and every text was dropped
+                    (loss / settings.accumulate).backward()
+                rows.append(row)
         self.optimizer.step()
         self.step_number += 1
-        mean = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
-        self.history.append({"step": self.step_number, **mean})
-        return self.history[-1]
+        self.rows.append(torch.stack(rows).sum(0) / settings.accumulate)
+        return self.rows[-1]
 
-    def loss(self, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Weighted cross-entropy on the subject plus the prior's loss, from one forward pass."""
+    def losses(self, draw: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Weighted cross-entropy on the subject plus the prior's loss, in parts that sum up to it.
+
+        A part is one forward pass over at most `micro_batch` samples; 0 takes all of them in one. Each comes with its
+        share of the history's row.
+        """
+        batch = self._draw(draw)
+        count = self.settings.batch
+        samples = count + len(batch.classes)
+        size = self.settings.micro_batch or samples
+        for first in range(0, samples, size):
+            last = first + size
+            yield self._part(batch, slice(first, min(last, count)), slice(max(first - count, 0), max(last - count, 0)))
+
+    def _draw(self, draw: torch.Generator) -> Batch:
+        """Photos drawn with replacement, bits flipped anew, the text dropped now and then; and rows of the prior."""
         settings, schedule = self.settings, self.quantizer.schedule
-        inputs_BLP, target_BLP, prompts = self._subject_batch(draw)
+        photos = torch.randint(len(self.features), (settings.batch,), generator=draw)
+        flips = self.quantizer.draw_flips(settings.batch, self.correction, draw)
+        dropped = torch.rand(settings.batch, generator=draw) < settings.drop_text
+        classes = torch.empty(0, dtype=torch.long)
         if self.prior is not None:
-            chosen, class_inputs, class_prompts = self._prior_batch(self.prior, draw)
-            inputs_BLP, prompts = torch.cat([inputs_BLP, class_inputs]), prompts + class_prompts
-        text = Text.stack(prompts)
-        logits = self.net(text, inputs_BLP, schedule, recompute=settings.recompute, backend=self.attention)
-        token_loss_BL = losses.cross_entropy(logits[: settings.batch], target_BLP)
-        subject = losses.weighted_loss(token_loss_BL, self.weights)
-        prior, total = torch.zeros_like(subject), subject
-        if self.prior is not None:
-            prior = self._prior_loss(self.prior, logits[settings.batch :], chosen)
-            total = subject + settings.prior_weight * prior
-        scales = losses.scale_means(token_loss_BL, schedule)
-        names = ["loss", "subject", *(f"scale_{k + 1}" for k in range(len(scales))), "prior"]
-        # One transfer from the device for all that a step reports.
-        values = torch.cat([torch.stack([total, subject]).detach(), scales, prior.detach()[None]]).tolist()
-        return total, dict(zip(names, values))
+            classes = torch.randint(len(self.prior.bits), (settings.batch,), generator=draw)
+        if settings.last_scale_chance < 1 and torch.rand((), generator=draw) >= settings.last_scale_chance:
+            schedule = schedule.first(len(schedule) - 1)  # no token sees a finer scale: what is left is the same
+        features = self.features[moved(photos, self.net.device)]
+        tokens = self.quantizer.encode(features, flips_BLP=moved(flips, self.net.device))
+        return Batch(tokens, dropped.tolist(), classes, schedule)
 
-    def _subject_batch(self, draw: torch.Generator) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Photos drawn with replacement, bits flipped anew, the text dropped now and then."""
-        batch = self.settings.batch
-        photos = torch.randint(len(self.features), (batch,), generator=draw)
-        tokens = self.quantizer.encode(
-            self.features[photos.to(self.features.device)], correction=self.correction, generator=draw
-        )
+    def _part(self, batch: Batch, photos: slice, classes: slice) -> tuple[Tensor, Tensor]:
+        """Loss and row of some of a step's samples, [2+K+1]."""
+        settings, schedule, device = self.settings, batch.schedule, self.net.device
+        texts, length = [self._text(drop) for drop in batch.dropped[photos]], schedule.length
+        inputs_BLP, bits_BLP = batch.tokens.inputs[photos, : length - 1], batch.tokens.bits[photos, :length]
+        own, chosen = len(texts), batch.classes[classes]
+        if self.prior is not None and len(chosen):
+            class_inputs, _ = self.quantizer.inputs_from_bits(moved(self.prior.bits[chosen], device))
+            inputs_BLP = torch.cat([inputs_BLP, class_inputs[:, : length - 1]])
+            texts += [self.prior.features.to(device)] * len(chosen)
+        logits = self.net(Text.stack(texts), inputs_BLP, schedule, recompute=settings.recompute, backend=self.attention)
+        share = length / self.quantizer.schedule.length / settings.batch  # means are over whole schedules and batches
+        row = torch.zeros(len(self.columns), device=device)
+        total = subject = prior = row.new_zeros(())
+        if own:
+            token_loss_BL = losses.cross_entropy(logits[:own], bits_BLP)
+            weights = (self.weights * self.chances)[:length]
+            total = subject = own * share * losses.weighted_loss(token_loss_BL, weights)
+            row[2:-1] = torch.nan  # a scale that was left out was not measured
+            row[2 : 2 + len(schedule)] = losses.scale_means(token_loss_BL, schedule) * own / settings.batch
+        if self.prior is not None and len(chosen):
+            token_loss_BL = self._prior_loss(self.prior, logits[own:], chosen, length)
+            prior = len(chosen) * share * losses.weighted_loss(token_loss_BL, self.chances[:length])
+            total = total + settings.prior_weight * prior
+        row[0], row[1], row[-1] = total.detach(), subject.detach(), prior.detach()
+        return total, row
+
+    def _text(self, dropped: bool) -> Tensor:
+        """The training prompt with the identifier in it, or the stand-in for no text."""
         text = self.prompt.with_subject(self.identifier)
-        dropped = torch.rand(batch, generator=draw) < self.settings.drop_text
-        nothing = self.net.no_text[: len(text)].to(text.dtype)
-        return tokens.inputs, tokens.bits, [nothing if drop else text for drop in dropped.tolist()]
+        return self.net.no_text[: len(text)].to(text.dtype) if dropped else text
 
-    def _prior_batch(self, prior: ClassPrior, draw: torch.Generator) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Cached class samples: their rows, their teacher-forcing inputs and the class prompt."""
-        chosen = torch.randint(len(prior.bits), (self.settings.batch,), generator=draw)
-        inputs, _ = self.quantizer.inputs_from_bits(prior.bits[chosen].to(self.net.device))
-        return chosen, inputs, [prior.features.to(self.net.device)] * len(chosen)
-
-    def _prior_loss(self, prior: ClassPrior, logits: Tensor, chosen: Tensor) -> Tensor:
+    def _prior_loss(self, prior: ClassPrior, logits: Tensor, chosen: Tensor, length: int) -> Tensor:
+        """[B,L] of class samples."""
         device = self.net.device
         if self.settings.prior == "data":
-            return losses.cross_entropy(logits, prior.bits[chosen].to(device)).mean()
-        margins = prior.margins[chosen].to(device, torch.float32)
+            return losses.cross_entropy(logits, moved(prior.bits[chosen, :length], device))
+        margins = moved(prior.margins[chosen, :length], device).float()
         if self.settings.distillation == "bernoulli":
             return losses.bernoulli_distillation(logits, margins)
         if prior.zeros is None:
             raise ValueError("joint distillation needs a class prior drawn with keep_pairs")
-        zeros = prior.zeros[chosen].to(device, torch.float32)
+        zeros = moved(prior.zeros[chosen, :length], device).float()
         return losses.joint_distillation(logits, torch.stack([zeros, zeros + margins], dim=-1))
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of a row's values; scales that a step left out are not a number there."""
+        return ["loss", "subject", *(f"scale_{k + 1}" for k in range(len(self.quantizer.schedule))), "prior"]
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """What every step so far measured, without what it left out."""
+        values = torch.stack(self.rows).tolist() if self.rows else []
+        return [
+            {
+                "step": k + 1,
+                **{n: v for n, v in zip(self.columns, row) if n in ("loss", "subject") or not math.isnan(v)},
+            }
+            for k, row in enumerate(values)
+        ]
+
+    def check(self) -> None:
+        """Raises InputError: a loss is not finite any more."""
+        values = torch.stack(self.rows)[:, 0].tolist()
+        for number, loss in enumerate(values, 1):
+            if not math.isfinite(loss):
+                raise InputError(
+                    f"the loss is {loss} at step {number}: lower finetune.learning_rate, "
+                    "finetune.identifier_learning_rate or finetune.prior_weight"
+                )
 
     def state(self) -> dict:
         """Everything that a resumed run needs."""
@@ -184,8 +267,7 @@ class Fitting:
             "parameters": {name: p.detach() for name, p in self.parameters.items()},
             "identifier": self.identifier.detach(),
             "optimizer": self.optimizer.state_dict(),
-            "step": self.step_number,
-            "history": self.history,
+            "rows": torch.stack(self.rows).cpu(),
         }
 
     def restore(self, state: dict) -> None:
@@ -194,7 +276,8 @@ class Fitting:
                 parameter.copy_(state["parameters"][name])
             self.identifier.copy_(state["identifier"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step_number, self.history = state["step"], list(state["history"])
+        self.rows = list(state["rows"].to(self.net.device))
+        self.step_number = len(self.rows)
 
 
 def fit(
@@ -232,16 +315,15 @@ def fit(
     if state is not None:
         run.restore(state)
     for _ in progress(range(run.step_number, settings.steps)):
-        row = run.step()
-        if not math.isfinite(row["loss"]):
-            raise InputError(
-                f"the loss is {row['loss']} at step {run.step_number}: lower finetune.learning_rate, "
-                "finetune.identifier_learning_rate or finetune.prior_weight"
-            )
-        if resume is not None and (resume.stopping() or resume.due()):
+        run.step()
+        due = resume is not None and (resume.stopping() or resume.due())
+        if due or run.step_number % CHECKED == 0:
+            run.check()
+        if resume is not None and due:
             resume.save(run.state())
             if resume.stopping():
                 raise Interrupted(f"stopped after step {run.step_number} of {settings.steps}")
+    run.check()
     parameters = {name: p.detach() for name, p in run.parameters.items()}
     try:
         check_finite({"identifier": run.identifier.detach(), **parameters})

@@ -21,6 +21,14 @@ def token_weights(schedule: Schedule, coarse_scales: int, coarse: float, fine: f
     return torch.cat(weights)
 
 
+def chance_weights(schedule: Schedule, last_scale_chance: float) -> Tensor:
+    """What keeps the loss unbiased where only some steps run the last scale: its tokens count for those left out, [L]."""
+    start, _ = schedule.spans[-1]
+    weights = torch.ones(schedule.length)
+    weights[start:] /= last_scale_chance
+    return weights
+
+
 def cross_entropy(logits_BLD2: Tensor, bits_BLD: Tensor) -> Tensor:
     """Two-way cross-entropy in nats, averaged over a token's bits: [B,L]."""
     margin = logits_BLD2[..., 1] - logits_BLD2[..., 0]
@@ -39,7 +47,7 @@ def scale_means(token_loss_BL: Tensor, schedule: Schedule) -> Tensor:
 
 
 def bernoulli_distillation(student_BLD2: Tensor, teacher_BLD: Tensor) -> Tensor:
-    """KL(teacher || student) in nats between two-way bit distributions, mean over every bit.
+    """KL(teacher || student) in nats between two-way bit distributions, averaged over a token's bits: [B,L].
 
     Args:
         student_BLD2: logits.
@@ -50,14 +58,14 @@ def bernoulli_distillation(student_BLD2: Tensor, teacher_BLD: Tensor) -> Tensor:
     one = torch.sigmoid(teacher)
     ones = one * (F.logsigmoid(teacher) - F.logsigmoid(student))
     zeros = (1 - one) * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
-    return (ones + zeros).mean()
+    return (ones + zeros).mean(-1)
 
 
 def joint_distillation(student_BLD2: Tensor, teacher_BLD2: Tensor) -> Tensor:
-    """KL(teacher || student) of one softmax over all 2D logits of a token, mean over tokens.
+    """KL(teacher || student) of one softmax over all 2D logits of a token: [B,L].
 
     This is what the published code computes; it couples bits that are independent in the model.
     """
     student = F.log_softmax(student_BLD2.flatten(2), dim=-1)
     teacher = F.log_softmax(teacher_BLD2.to(student.dtype).flatten(2), dim=-1)
-    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1).mean()
+    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)

@@ -188,9 +188,11 @@ def _in_compute_type(method):
     """Run linear layers and attention in the network's compute type; norms and softmax stay float32."""
 
     @functools.wraps(method)
-    def run(self, *arguments, **options):
-        with torch.autocast(self.device.type, DTYPES[self.compute], enabled=self.compute != "float32"):
-            return method(self, *arguments, **options)
+    def run(self, *arguments, **named):
+        # No copies of weights are kept: each is used once a pass, and trained ones would lie there twice.
+        options = {"enabled": self.compute != "float32", "cache_enabled": False}
+        with torch.autocast(self.device.type, DTYPES[self.compute], **options):
+            return method(self, *arguments, **named)
 
     return run
 
@@ -287,7 +289,7 @@ class Transformer(nn.Module):
         """
         condition = self.condition(text)
         x = torch.cat([condition.start, self.token(inputs_BLD).to(condition.start.dtype)], dim=1)
-        rope, levels = self.rope(schedule), self._levels(schedule, 0, len(schedule))
+        rope, levels = self.rope(schedule), self._levels(0, len(schedule), schedule)
 
         def run(block: nn.Module, x: Tensor) -> Tensor:
             return block(x, condition, rope, schedule, backend=backend)
@@ -302,7 +304,7 @@ class Transformer(nn.Module):
         """One scale of sampling: inputs [B,h*w,D] (None at the first) -> logits [B,h*w,D,2]."""
         start, end = schedule.spans[scale]
         x = condition.start if x_BLD is None else self.token(x_BLD).to(condition.start.dtype)
-        rope, levels = self.rope(schedule)[:, start:end], self._levels(schedule, scale, scale + 1)
+        rope, levels = self.rope(schedule)[:, start:end], self._levels(scale, scale + 1, schedule)
         for index, block in enumerate(self.blocks):
             x = self._add_level(x, levels, index)
             x = block(x, condition, rope, schedule, cache=caches[index])
@@ -335,12 +337,12 @@ class Transformer(nn.Module):
 
     def _full_precision(self) -> torch.autocast:
         """The residual stream, adaLN and the head stay in float32 under bfloat16 autocast."""
-        return torch.autocast(self.device.type, enabled=False)
+        return torch.autocast(self.device.type, enabled=False, cache_enabled=False)
 
-    def _levels(self, schedule: Schedule, first: int, last: int) -> Tensor:
+    def _levels(self, first: int, last: int, schedule: Schedule) -> Tensor:
+        """Level embeddings of the tokens of some scales, [1,l,C]."""
         sizes = [end - start for start, end in schedule.spans[first:last]]
-        index = torch.arange(first, last).repeat_interleave(torch.tensor(sizes))
-        return self.level(index.to(self.device))[None]
+        return torch.cat([self.level.weight[k].expand(size, -1) for k, size in enumerate(sizes, first)])[None]
 
     def _add_level(self, x: Tensor, levels: Tensor, block: int) -> Tensor:
         per_chunk = self.config.depth // self.config.chunks

@@ -74,7 +74,7 @@ def main() -> None:
         for name, delta in deltas.items():
             net.get_parameter(public[name]).add_(delta)
         student = net(text, inputs, schedule)
-    divergence = losses.bernoulli_distillation(student, logits[..., 1] - logits[..., 0])
+    divergence = losses.bernoulli_distillation(student, logits[..., 1] - logits[..., 0]).mean()
     tensors |= {
         "image": image, "raw_features": features, "bits": tokens.bits.to(torch.uint8), "teacher_forcing_inputs": inputs,
         "flip_mask": flips.to(torch.uint8), "flipped_inputs": flipped.inputs,

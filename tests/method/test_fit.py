@@ -5,8 +5,9 @@ import torch
 
 from arbooth.data.resume import ResumeFile
 from arbooth.errors import InputError, Interrupted
-from arbooth.method.fit import FitSettings, fit
+from arbooth.method.fit import FitSettings, Fitting, fit
 from arbooth.method.prior import draw_prior
+from arbooth.method.seeds import generator
 from arbooth.model.sampling import Sampling
 from arbooth.model.text import Prompt
 from tests.conftest import make_tiny
@@ -34,6 +35,13 @@ def tuned(resume=None, **changes):
         resume=resume,
     )
     return result, tiny
+
+
+def fitting(**changes):
+    tiny = make_tiny()
+    prior = draw_prior(tiny.net, tiny.quantizer, tiny.other, 4, Sampling(1.0, 0.5, 900, 0.97), 0)
+    settings = replace(SETTINGS, **changes)
+    return Fitting(tiny.net, tiny.quantizer, tiny.features, Prompt(tiny.text, (3,)), prior, settings)
 
 
 def same(first, second) -> bool:
@@ -108,6 +116,70 @@ def test_a_resume_file_of_another_run_is_ignored(tmp_path):
 
 def test_recompute_changes_nothing():
     assert same(tuned()[0], tuned(recompute=True)[0])
+
+
+@pytest.mark.parametrize("kind", [{}, {"rank": 2}])
+@pytest.mark.parametrize("size", [1, 3])
+def test_micro_batches_add_up_to_the_whole_step(kind, size):
+    """One sample a pass, or a pass that holds photos and class samples: the same gradients but for rounding."""
+    whole, parts = tuned(steps=1, **kind)[0], tuned(steps=1, micro_batch=size, **kind)[0]
+    for name, value in whole.history[0].items():
+        assert parts.history[0][name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+    gradients = []
+    for micro_batch in (0, size):
+        run = fitting(micro_batch=micro_batch, **kind)
+        for loss, _ in run.losses(generator(0, "fit", 0, 0)):
+            loss.backward()
+        gradients.append([p.grad for p in (run.identifier, *run.parameters.values())])
+    for one, other in zip(*gradients):
+        assert (one - other).norm() <= 1e-4 * one.norm() + 1e-9
+
+
+def test_steps_without_the_last_scale_keep_the_gradient_unbiased():
+    """The two kinds of step, weighted by how often they come, are the full one."""
+    found = {}
+    for chance in (1.0, 0.25):
+        for number in range(40):
+            run = fitting(last_scale_chance=chance)
+            scales = len(run._draw(generator(0, "fit", number, 0)).schedule)
+            if (chance, scales) in found:
+                continue
+            run.settings = replace(run.settings, batch=1)
+            batch = run._draw(generator(0, "fit", 0, 0))
+            batch.schedule = run.quantizer.schedule.first(scales)
+            loss, row = run._part(batch, slice(0, 1), slice(0, 1))
+            loss.backward()
+            found[chance, scales] = (loss.detach(), [p.grad for p in (run.identifier, *run.parameters.values())], row)
+    scales = len(make_tiny().quantizer.schedule)
+    whole, full, cut = found[1.0, scales], found[0.25, scales], found[0.25, scales - 1]
+    assert (1.0, scales - 1) not in found
+    torch.testing.assert_close(0.25 * full[0] + 0.75 * cut[0], whole[0], rtol=1e-5, atol=1e-6)
+    for one, other, expected in zip(full[1], cut[1], whole[1]):
+        assert (0.25 * one + 0.75 * other - expected).norm() <= 1e-4 * expected.norm() + 1e-9
+    assert cut[2][:2].isfinite().all() and cut[2][-2].isnan() and whole[2].isfinite().all()
+
+
+def test_what_a_step_leaves_out_is_not_in_its_row():
+    history = tuned(steps=12, last_scale_chance=0.3)[0].history
+    last = ["scale_3" in row for row in history]
+    assert any(last) and not all(last) and all("scale_2" in row for row in history)
+
+
+def test_low_rank_learns_the_photos_and_leaves_the_matrices():
+    before = dict(make_tiny().net.named_parameters())
+    result, tiny = tuned(steps=60, rank=4, drop_text=0.0, correction_strength=0.0, learning_rate=3e-3)
+    mean = lambda rows: sum(r["subject"] for r in rows) / len(rows)  # noqa: E731
+    assert mean(result.history[-10:]) < 0.9 * mean(result.history[:10])
+    assert all(torch.equal(p, before[n]) for n, p in tiny.net.named_parameters() if p.ndim == 2)
+
+
+def test_moments_in_eight_bits_learn_as_well(tmp_path):
+    pytest.importorskip("torchao")
+    plain, small = (tuned(steps=20, optimizer=name)[0].history for name in ("adamw", "adamw-8bit"))
+    assert small[-1]["loss"] == pytest.approx(plain[-1]["loss"], rel=0.1)
+    with pytest.raises(Interrupted):
+        tuned(StopAfter(tmp_path / "run.pt", 4), optimizer="adamw-8bit")
+    assert same(tuned(optimizer="adamw-8bit")[0], tuned(StopAfter(tmp_path / "run.pt", 99), optimizer="adamw-8bit")[0])
 
 
 def test_the_token_alone():

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from arbooth.method.tuning import KINDS, check_finite
+from arbooth.method.tuning import DOWN, KINDS, UP, check_finite, shrunk
+
+RANK = 3
 
 
 @pytest.fixture(params=KINDS)
@@ -13,7 +15,7 @@ def kind(request):
 
 def trained_values(kind, net):
     """Attach, and move what is trained a little."""
-    trained = kind.attach(net, ("feed_forward",))
+    trained = kind.attach(net, ("feed_forward",), RANK)
     with torch.no_grad():
         for parameter in trained.values():
             parameter.add_(0.01)
@@ -30,12 +32,12 @@ def output(tiny):
 
 def test_attach_lists_float32_masters_and_freezes_the_rest(kind, tiny):
     tiny.net.to(torch.bfloat16)
-    trained = kind.attach(tiny.net, ("feed_forward",))
+    trained = kind.attach(tiny.net, ("feed_forward",), RANK)
     assert trained and all(p.dtype == torch.float32 and p.requires_grad for p in trained.values())
     assert tiny.net.blocks[0].self_attention.output.weight.dtype == torch.bfloat16
     assert not tiny.net.head.weight.requires_grad
     with pytest.raises(ValueError, match="unknown layer"):
-        kind.attach(tiny.net, ("feedforward",))
+        kind.attach(tiny.net, ("feedforward",), RANK)
 
 
 def test_saved_values_applied_to_another_copy_paint_the_same(kind, tiny):
@@ -49,12 +51,14 @@ def test_saved_values_applied_to_another_copy_paint_the_same(kind, tiny):
         assert torch.equal(output(other), output(tiny))
     assert all(torch.equal(value, before[name]) for name, value in other.net.state_dict().items())
     kind.merge(saved, other.net)
-    assert torch.equal(output(other), output(tiny))
+    torch.testing.assert_close(output(other), output(tiny), rtol=1e-4, atol=1e-5)  # a product added up in another order
 
 
 def test_the_network_is_back_after_an_error(kind, tiny):
     before = output(tiny)
-    saved = {name: value + 1 for name, value in kind.saved(kind.attach(tiny.net, ("feed_forward",)), "float32").items()}
+    saved = {
+        name: value + 1 for name, value in kind.saved(kind.attach(tiny.net, ("feed_forward",), RANK), "float32").items()
+    }
     with pytest.raises(RuntimeError), kind.applied(saved, tiny.net):
         raise RuntimeError
     assert torch.equal(output(tiny), before)
@@ -73,3 +77,50 @@ def test_what_does_not_fit_or_is_not_finite_is_not_merged(kind, tiny):
 def test_saved_values_have_the_type_they_are_used_in(kind, tiny):
     saved = kind.saved(trained_values(kind, tiny.net), "bfloat16")
     assert {value.dtype for value in saved.values() if value.ndim == 2} == {torch.bfloat16}
+
+
+def test_low_rank_begins_where_the_base_is_and_is_small(tiny):
+    before = output(tiny)
+    trained = KINDS["low-rank"].attach(tiny.net, ("cross_attention", "feed_forward"), RANK)
+    assert torch.equal(output(tiny), before)
+    full = KINDS["full"].attach(tiny.net, ("cross_attention", "feed_forward"))
+    assert sum(p.numel() for p in trained.values()) < 0.1 * sum(p.numel() for p in full.values())
+    assert all(name in trained for name, value in full.items() if value.ndim == 1)
+
+
+def test_draws_of_factors_depend_on_the_seed_and_the_name_alone(tiny):
+    from tests.conftest import make_tiny
+
+    one = KINDS["low-rank"].attach(tiny.net, ("feed_forward",), RANK, seed=5)
+    both = KINDS["low-rank"].attach(make_tiny().net, ("cross_attention", "feed_forward"), RANK, seed=5)
+    assert all(torch.equal(value, both[name]) for name, value in one.items())
+
+
+@pytest.mark.parametrize("rank", [0, 10**6])
+def test_a_rank_that_no_matrix_has_is_refused(tiny, rank):
+    with pytest.raises(ValueError, match=f"rank {rank} does not fit"):
+        KINDS["low-rank"].attach(tiny.net, ("feed_forward",), rank)
+
+
+def test_one_factor_without_the_other_is_refused(tiny):
+    saved = KINDS["low-rank"].saved(trained_values(KINDS["low-rank"], tiny.net), "float32")
+    name = next(name for name in saved if name.endswith(UP))
+    with pytest.raises(ValueError, match="without the other"):
+        KINDS["low-rank"].check({n: v for n, v in saved.items() if n != name}, tiny.net)
+
+
+def test_a_change_of_low_rank_is_shrunk_without_loss_and_any_other_as_well_as_can_be(tiny):
+    name = "blocks.0.feed_forward.expand.weight"
+    weight = tiny.net.get_parameter(name).detach()
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(len(weight), 3, generator=generator), torch.randn(3, weight.shape[1], generator=generator)
+    lost: dict[str, float] = {}
+    found = shrunk({name: weight + left @ right}, tiny.net, 3, lost.__setitem__)
+    torch.testing.assert_close(found[name + UP] @ found[name + DOWN], left @ right, rtol=1e-3, atol=1e-3)
+    assert lost[name] < 1e-4
+    found = shrunk({name: weight + left @ right}, tiny.net, 2, lost.__setitem__)
+    rest = torch.linalg.svdvals(left @ right)[2:].norm() / (left @ right).norm()
+    assert lost[name] == pytest.approx(float(rest), rel=1e-3)
+    assert float(
+        (found[name + UP] @ found[name + DOWN] - left @ right).norm() / (left @ right).norm()
+    ) == pytest.approx(float(rest), rel=1e-3)
