@@ -141,6 +141,7 @@ class Generate(Section):
 
     images_per_prompt: Count
     class_images: int = Field(ge=0, le=10_000_000)
+    batch: Count
     guidance: PerScale
     temperature: Positive | Annotated[tuple[Positive, ...], Field(min_length=1)]
     top_k: int = Field(ge=0, le=10_000_000)
@@ -206,7 +207,7 @@ class Params(Section):
     @property
     def sampling(self) -> dict:
         """How pictures are drawn: guidance, temperature, top_k and top_p of `generate`."""
-        return self.generate.model_dump(exclude={"images_per_prompt", "class_images"})
+        return self.generate.model_dump(exclude={"images_per_prompt", "class_images", "batch"})
 
     @model_validator(mode="after")
     def _names_refer(self) -> Params:

@@ -122,7 +122,10 @@ def test_version_is_the_packages():
 
 def test_an_interrupt_leaves_no_traceback_and_nothing_half_written(project):
     command = [sys.executable, "-m", "arbooth", "generate", "base", "a cat", "-n", "1000"]
-    process = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731 (ignored in a shell's background)
+    process = subprocess.Popen(
+        command, cwd=project, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heard
+    )
     time.sleep(8)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)

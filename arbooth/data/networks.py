@@ -12,7 +12,7 @@ from arbooth.model import names, text
 from arbooth.model.autoencoder import Autoencoder
 from arbooth.model.quantizer import Quantizer
 from arbooth.model.text import TextEncoder
-from arbooth.model.transformer import Transformer, kept_type
+from arbooth.model.transformer import DTYPES, Transformer, kept_type
 
 
 def quantizer_of(base: Base) -> Quantizer:
@@ -37,8 +37,14 @@ def load_transformer(base: Base, device: torch.device | str = "cpu", compute: st
     return checkpoints.fill(net, state, f"transformer of base {base.name!r}")
 
 
-def load_autoencoder(base: Base, device: torch.device | str = "cpu") -> Autoencoder:
-    """The frozen tokenizer networks, float32.
+def load_autoencoder(
+    base: Base, device: torch.device | str = "cpu", compute: str = "float32", only: str = ""
+) -> Autoencoder:
+    """The frozen tokenizer networks.
+
+    Args:
+        compute: of the decoder; bits are made by the encoder, which is float32.
+        only: `encoder` or `decoder`, where the other is not needed.
 
     Raises:
         InputError: as for `load_transformer`.
@@ -46,8 +52,15 @@ def load_autoencoder(base: Base, device: torch.device | str = "cpu") -> Autoenco
     with torch.device("meta"):
         net = Autoencoder(base.autoencoder_config)
     state = _weights(base, "autoencoder", names.public_autoencoder_names(list(net.state_dict())))
-    state = {k: v.float().to(device) for k, v in state.items()}
-    return checkpoints.fill(net, state, f"tokenizer of base {base.name!r}")
+    if only:
+        net, state = net.only(only), {k: v for k, v in state.items() if k.startswith(f"{only}.")}
+    state = {k: v.to(DTYPES[compute] if k.startswith("decoder.") else torch.float32) for k, v in state.items()}
+    state = {k: v.to(device) for k, v in state.items()}
+    net = checkpoints.fill(net, state, f"tokenizer of base {base.name!r}")
+    # Convolutions of many channels are twice as fast so; the encoder's bits stay what they were.
+    if only == "decoder":
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net
 
 
 def load_text_encoder(base: Base, device: torch.device | str = "cpu") -> TextEncoder:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,28 +20,28 @@ def paint(
     net: Transformer,
     autoencoder: Autoencoder,
     quantizer: Quantizer,
-    prompt: Prompt,
+    prompts: Sequence[Prompt],
     sampling: Sampling,
-    draw: torch.Generator,
+    draws: list[torch.Generator],
     identifier: Tensor | None = None,
-) -> np.ndarray:
-    """Paint one picture: [H,W,3] RGB bytes as a numpy array.
+) -> list[np.ndarray]:
+    """Paint a picture of each prompt in one pass: [H,W,3] RGB bytes as numpy arrays.
 
-    Pictures are painted one at a time, each from a generator of its own (see `picture_generator`), so that
-    a picture is the same whatever else is painted beside it.
+    Each has a generator of its own (see `picture_generator`), so that a picture does not depend on what else is
+    painted beside it, but for rounding: pictures that are to be the same bytes are painted in passes of one size.
 
     Args:
-        prompt: its features, encoded.
+        prompts: their features, encoded.
+        draws: a generator for each.
         identifier: the subject's learned rows [N,F], for prompts with the identifier.
 
     Raises:
         ValueError: a prompt that is too long, or settings that do not fit the schedule.
     """
-    features = prompt.with_subject(identifier)[None].to(net.device)
-    text = Text(features, [features.shape[1]])
-    drawn = sample(net, quantizer, text, sampling, [draw])
-    with torch.inference_mode():
-        return to_uint8(autoencoder.decode(drawn.codes))[0].cpu().numpy()
+    text = Text.stack([prompt.with_subject(identifier).to(net.device) for prompt in prompts])
+    codes_BDHW = sample(net, quantizer, text, sampling, draws).codes
+    with torch.inference_mode():  # decoded one by one: a decoder's memory is that of its largest maps
+        return [to_uint8(autoencoder.decode(one[None]))[0].cpu().numpy() for one in codes_BDHW]
 
 
 def picture_generator(seed: int, prompt: str, index: int) -> torch.Generator:

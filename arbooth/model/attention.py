@@ -91,3 +91,7 @@ class KeyValueCache:
         self.keys[:, :, start : self.end] = k_BHLE
         self.values[:, :, start : self.end] = v_BHLE
         return self.keys[:, :, : self.end], self.values[:, :, : self.end]
+
+    def keep(self, batch: int) -> None:
+        """Go on with the first `batch` samples alone."""
+        self.keys, self.values = self.keys[:batch], self.values[:batch]

@@ -122,12 +122,17 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """The tokenizer's networks; the bits themselves are made by `Quantizer`."""
+    """The tokenizer's networks; the bits themselves are made by `Quantizer`. It may go without one of the two."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder, self.decoder = Encoder(config), Decoder(config)
+
+    def only(self, part: str) -> Autoencoder:
+        """Drop the other of `encoder` and `decoder`, and its memory."""
+        delattr(self, "decoder" if part == "encoder" else "encoder")
+        return self
 
     def encode(self, pixels: Tensor) -> Tensor:
         """[B,3,stride*H,stride*W] in [-1,1] -> raw features [B,D,H,W], float32 or better.
@@ -141,8 +146,10 @@ class Autoencoder(nn.Module):
         return self.encoder(pixels)
 
     def decode(self, codes_BDHW: Tensor) -> Tensor:
-        """Summed codes [B,D,H,W] -> pixels [B,3,...], clamped to [-1,1]."""
-        return self.decoder(codes_BDHW).clamp(-1, 1)
+        """Summed codes [B,D,H,W] -> pixels [B,3,...], clamped to [-1,1], float32 or better."""
+        weight = self.decoder.conv_in.weight
+        pixels = self.decoder(codes_BDHW.to(weight.dtype))
+        return pixels.to(torch.promote_types(weight.dtype, torch.float32)).clamp(-1, 1).contiguous()
 
 
 def to_uint8(pixels: Tensor) -> Tensor:

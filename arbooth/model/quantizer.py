@@ -53,7 +53,7 @@ class Quantizer:
     def code(self, bits_BDhw: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Points of the sphere: bit 1 is +1/sqrt(D), bit 0 is -1/sqrt(D)."""
         # The value of 1/sqrt(D) is float32 in the released models, in whatever type they compute.
-        unit = torch.tensor(1 / math.sqrt(self.bits), dtype=torch.float32).to(bits_BDhw.device, dtype)
+        unit = torch.full((), 1 / math.sqrt(self.bits), dtype=torch.float32, device=bits_BDhw.device).to(dtype)
         return torch.where(bits_BDhw, unit, -unit)
 
     def add(self, canvas_BDHW: Tensor, code_BDhw: Tensor) -> Tensor:

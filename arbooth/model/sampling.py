@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from arbooth.model.moving import moved
 from arbooth.model.quantizer import Quantizer
 from arbooth.model.transformer import Condition, Text, Transformer
 
@@ -75,7 +76,7 @@ def draw_bits(margin_BNP: Tensor, sampling: Sampling, generators: list[torch.Gen
     stronger = torch.maximum(chance, 1 - chance)
     chance = torch.where(stronger >= sampling.top_p, (chance > 0.5).float(), chance)
     noise = torch.stack([torch.rand(margin_BNP.shape[1:], generator=g) for g in generators])
-    return noise.to(chance.device) < chance
+    return moved(noise, chance.device) < chance
 
 
 @torch.no_grad()
@@ -108,6 +109,10 @@ def sample(
     canvas = torch.zeros(batch, quantizer.bits, *quantizer.maps[-1], dtype=dtype, device=transformer.device)
     all_bits, all_logits, inputs = [], [], None
     for scale in range(len(schedule)):
+        if guided and all(g == 1 for g in guidance[scale:]):  # from here on the half without text is not asked
+            guided, condition = False, condition.first(batch)
+            for cache in caches:
+                cache.keep(batch)
         if inputs is not None and guided:
             inputs = inputs.repeat(2, 1, 1)
         logits = transformer.step(inputs, condition, scale, schedule, caches)

@@ -5,6 +5,9 @@ Shape suffixes: T text tokens, F text width.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +58,26 @@ class TextEncoder:
         rows = model.config.vocab_size
         if self.identifier >= rows:
             raise ValueError(f"the text encoder has {rows} rows and none is left for {IDENTIFIER}")
+
+    @contextmanager
+    def on(self, device: torch.device | str) -> Iterator[None]:
+        """The encoder on a device while prompts are encoded. It stays there if half of the memory is free beside it.
+
+        The weights on the CPU are kept, so that freeing the others costs no time.
+        """
+        device = torch.device(device)
+        if device.type != "cuda":
+            yield
+            return
+        kept = self.model
+        if kept.device != device:
+            self.model = copy.deepcopy(kept).to(device)
+        try:
+            yield
+        finally:
+            free, total = torch.cuda.mem_get_info(device)
+            if free < total / 2:
+                self.model = kept
 
     @property
     def width(self) -> int:

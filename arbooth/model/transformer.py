@@ -50,6 +50,13 @@ class Condition:
     modulation: tuple[Tensor, ...]
     head: tuple[Tensor, Tensor]
 
+    def first(self, batch: int) -> Condition:
+        """Of the first `batch` prompts alone."""
+        mask = None if self.mask is None else self.mask[:batch]
+        shared = tuple(part[:batch] for part in self.modulation)
+        scale, shift = (part[:batch] for part in self.head)
+        return Condition(self.start[:batch], self.memory[:batch], mask, shared, (scale, shift))
+
 
 class RMSNorm(nn.Module):
     """Root-mean-square norm, computed in float32 or better."""

@@ -41,14 +41,21 @@ class Painter:
         sampling: how bits are drawn where nothing else is asked: guidance, temperature, top_k, top_p.
         device: where.
         compute: the compute type, as in params.yaml.
+        batch: pictures in one pass.
     """
 
     def __init__(
-        self, base: Base, sampling: dict, device: torch.device | str = "cpu", compute: str = "float32"
+        self,
+        base: Base,
+        sampling: dict,
+        device: torch.device | str = "cpu",
+        compute: str = "float32",
+        batch: int = 1,
     ) -> None:
-        self.base, self.defaults = base, sampling
-        self.net, self.autoencoder = load_transformer(base, device, compute), load_autoencoder(base, device)
-        self.encoder = load_text_encoder(base, device)
+        self.base, self.defaults, self.batch = base, sampling, batch
+        self.net = load_transformer(base, device, compute)
+        self.autoencoder = load_autoencoder(base, device, compute, only="decoder")
+        self.encoder = load_text_encoder(base)
         self.adapters: dict[str, tuple[Adapter, str]] = {}
         # Adapters change the network in place: one picture at a time, whoever asks.
         self._lock = threading.Lock()
@@ -84,7 +91,7 @@ class Painter:
         subject: str | None = None,
         progress: Callable[[Iterable], Iterable] = iter,
     ) -> list[Painting]:
-        """Paint (prompt, index) pairs, one picture each.
+        """Paint (prompt, index) pairs, one picture each; `batch` of them in a pass.
 
         Raises:
             InputError: an unknown subject; an identifier without one; an empty prompt.
@@ -102,16 +109,21 @@ class Painter:
                 if unknown:
                     words = ", ".join(unknown)
                     logger.warning("base %r does not know the words %s: they do little", self.base.name, words)
-            with self._lock, applied(adapter, self.net):
+            with self._lock, self.encoder.on(self.net.device):
                 encoded = {prompt: self.encoder.encode(prompt) for prompt in dict.fromkeys(p for p, _ in prompts)}
-                for prompt, index in progress(prompts):
+            with self._lock, applied(adapter, self.net):
+                for first in progress(range(0, len(prompts), self.batch)):
                     started = time.perf_counter()
-                    draw = picture_generator(seed, prompt, index)
-                    pixels = paint(
-                        self.net, self.autoencoder, quantizer_of(self.base), encoded[prompt], sampling, draw, identifier
+                    asked = prompts[first : first + self.batch]
+                    texts = [encoded[prompt] for prompt, _ in asked]
+                    draws = [picture_generator(seed, prompt, index) for prompt, index in asked]
+                    painted = paint(
+                        self.net, self.autoencoder, quantizer_of(self.base), texts, sampling, draws, identifier
                     )
-                    record = {"prompt": prompt, "seed": seed, "index": index, "sampling": asdict(sampling), **origin}
-                    paintings.append(Painting(pixels, record, time.perf_counter() - started))
+                    seconds = (time.perf_counter() - started) / len(asked)
+                    for (prompt, index), pixels in zip(asked, painted):
+                        record = {"prompt": prompt, "seed": seed, "index": index, "sampling": asdict(sampling)}
+                        paintings.append(Painting(pixels, {**record, **origin}, seconds))
         except InputError:
             raise
         except ValueError as error:

@@ -37,7 +37,7 @@ def prompts_of(params: Params, key: str) -> list[dict]:
 
 def run(job: Job) -> None:
     params = job.params
-    painter = Painter(job.base, params.sampling, job.device, params.compute)
+    painter = Painter(job.base, params.sampling, job.device, params.compute, params.generate.batch)
     painter.add(job.reads["adapter"], job.key)
     wanted = prompts_of(params, job.key)
     paintings = painter.paint(

@@ -29,7 +29,7 @@ def run(job: Job) -> None:
     base: Base = job.base
     prompt = with_class(job.params.templates.subject, job.params.noun(job.key))
     pictures = read_pictures(sorted(job.reads["images"].glob("*.png"))) * 2 - 1
-    autoencoder = load_autoencoder(base, job.device)
+    autoencoder = load_autoencoder(base, job.device, only="encoder")
     with torch.inference_mode():
         # One at a time: a photo's features do not depend on the photos beside it.
         features = torch.cat([autoencoder.encode(picture[None].to(job.device)).cpu() for picture in pictures])
