@@ -200,12 +200,15 @@ def base_import(
     path: Annotated[Path, typer.Argument(help="folder with transformer, tokenizer and T5 files")],
     name: Annotated[str, typer.Option(help="how params.yaml will call it, say infinity-2b")],
     text: Annotated[Path | None, typer.Option(help="the T5 folder, where it lies elsewhere")] = None,
+    level_embedding: Annotated[
+        str, typer.Option(help="first-block, or every-chunk for a checkpoint that ARBooth's published code fine-tuned")
+    ] = "first-block",
 ) -> None:
     """Check official Infinity files and record them as a base."""
     from arbooth.data.importing import import_base
 
     project = _project()
-    base = import_base(path, name, project.bases, project.weights, text)
+    base = import_base(path, name, project.bases, project.weights, text, level_embedding)
     size = sum(part["bytes"] for part in base.record["files"].values()) / 1e9
     config = base.config
     typer.echo(
@@ -263,8 +266,18 @@ def bench(
     steps: Annotated[int, typer.Option(min=1, help="training steps of each kind")] = 10,
     batch: Annotated[int, typer.Option(min=1, help="subject photos per step")] = 2,
     json: Annotated[Path | None, typer.Option(help="also write the numbers to this file")] = None,
+    memory: Annotated[str, typer.Option(help="tell what this base needs instead, say infinity-2b")] = "",
+    pixels: Annotated[str, typer.Option(help="of the picture, with --memory: 0.06M to 1M")] = "default",
+    ratio: Annotated[float, typer.Option(help="its height over its width, with --memory")] = 1.0,
+    overrides: Annotated[list[str] | None, typer.Argument(help="parameters for --memory, say finetune.rank=16")] = None,
 ) -> None:
-    """Time an image, and a training step both ways."""
+    """Time an image, and a training step both ways; or tell the memory that a base needs, without having it."""
+    if memory:
+        from arbooth.memory import report as report_memory
+
+        for line in report_memory(_project(), memory, ratio, pixels, overrides or []):
+            typer.echo(line)
+        return
     from arbooth.benchmark.timing import report
 
     for line in report(_project(), steps, batch, json):

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from arbooth.data.bases import Base
 from arbooth.data.files import leftovers, read_json
 from arbooth.errors import InputError
 from arbooth.graph import SUBJECT_STAGES
 from arbooth.params import Params
 from arbooth.project import Project, dead_workspaces
-from arbooth.settings import without_secrets
+from arbooth.settings import device_memory, without_secrets
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,16 @@ def _device(project: Project) -> Finding:
     except InputError as error:
         return Finding("device", str(error), False, True, "set ARBOOTH_DEVICE to auto")
     if device.type == "cuda":
-        memory = torch.cuda.get_device_properties(device).total_memory / 2**30
-        return Finding("device", f"{torch.cuda.get_device_name(device)}, {memory:.0f} GiB")
+        return Finding("device", f"{torch.cuda.get_device_name(device)}, {device_memory(device) / 2**30:.0f} GiB")
     return Finding("device", "cpu", False, False, "the embedded base is fine with it; Infinity-2B wants a CUDA GPU")
+
+
+def fits(project: Project, base: Base, params: Params) -> Finding:
+    """Whether every stage's memory is there, told before one runs."""
+    from arbooth.memory import misfits
+
+    said = misfits(base, params, device_memory(project.device))
+    return Finding("memory", "; ".join(said) or "every stage fits", not said, False, "the rest runs as it is")
 
 
 def _cores() -> Finding:
@@ -110,6 +118,7 @@ def _project(project: Project) -> Iterator[Finding]:
         return
     yield Finding("params.yaml", f"{len(params.subjects)} subjects, {len(params.classes)} classes")
     yield Finding("base", f"{base.name}, {base.hash[:12]}, weights as recorded")
+    yield fits(project, base, params)
     stale = project.stale_graph(params)
     found = f"{stale[0]} is stale" if stale else "as params.yaml asks"
     yield Finding("dvc.yaml", found, not stale, True, "run `arbooth graph`, or `arbooth doctor --fix`")

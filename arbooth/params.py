@@ -205,6 +205,12 @@ class Params(Section):
                     raise InputError(f"{count}, the base paints in {scales} scales: give one number, or {scales}")
 
     @property
+    def recipe(self) -> dict:
+        """What `method.fit.FitSettings` is made of: `finetune` with the chosen method's preset."""
+        method = self.methods[self.finetune.method].model_dump()
+        return {**self.finetune.model_dump(exclude={"method"}), **method, "seed": self.seed}
+
+    @property
     def sampling(self) -> dict:
         """How pictures are drawn: guidance, temperature, top_k and top_p of `generate`."""
         return self.generate.model_dump(exclude={"images_per_prompt", "class_images", "batch"})

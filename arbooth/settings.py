@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -98,3 +99,12 @@ def torch_device(name: str = "auto") -> torch.device:
             f"ARBOOTH_DEVICE is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices: set it to cpu or auto"
         )
     return device
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes of a device, or of this machine where the CPU computes."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

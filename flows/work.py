@@ -20,11 +20,11 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
 from arbooth.data.bases import PARTS, Base, load_base
-from arbooth.doctor import Finding
+from arbooth.doctor import Finding, fits
 from arbooth.errors import InputError
 from arbooth.owner import OWNER, end_with_owner, named
 from arbooth.project import Project
-from arbooth.settings import without_secrets
+from arbooth.settings import device_memory, without_secrets
 from flows.deploy import HEARTBEAT, ensure_queues, has_remotes, make_pools, missing_at_remote, publish_pool
 from flows.workspaces import sweep
 
@@ -51,12 +51,12 @@ def look(project: Project) -> tuple[list[Base], list[Finding]]:
     """What this machine has and lacks for running subjects of a project."""
     import shutil
 
-    import torch
-
+    params = project.params()
     bases, findings = usable_bases(project)
     device = project.device
-    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else _memory()
-    findings.append(Finding("device", f"{device}, {memory / 2**30:.0f} GiB"))
+    findings.append(Finding("device", f"{device}, {device_memory(device) / 2**30:.0f} GiB"))
+    if params.base in [base.name for base in bases]:
+        findings.append(fits(project, project.base(params), params))
     project.home.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(project.home).free / 2**30
     findings.append(Finding("disk", f"{free:.1f} GiB free", free > 2, False, "make room: a run needs two or more"))
@@ -76,10 +76,6 @@ def _remote(project: Project) -> list[Finding]:
     except InputError as error:
         return [Finding("DVC's remote", str(error), False, False, "runs will fail until it answers")]
     return [Finding("DVC's remote", f"it lacks {missing[0]}", False, False, "`dvc push` where it is")] if missing else []
-
-
-def _memory() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _ledger(project: Project) -> Finding:

@@ -33,9 +33,10 @@ MAY_IMPORT = {
     "subjects": PROJECT | {"data", "painting", "errors"},
     "registry": LIBRARY | PROJECT,
     "stages": LIBRARY | PROJECT | {"registry"},
-    "doctor": LIBRARY | PROJECT | {"registry"},
+    "memory": LIBRARY | PROJECT | {"recipes"},
+    "doctor": LIBRARY | PROJECT | {"registry", "memory"},
     "benchmark": LIBRARY | PROJECT | {"stages", "creating"},
-    "cli": LIBRARY | PROJECT | {"stages", "registry", "benchmark", "doctor", "subjects", "creating", "recipes"},
+    "cli": LIBRARY | PROJECT | {"stages", "registry", "benchmark", "doctor", "memory", "subjects", "creating", "recipes"},
 }
 # Which of the outer tools each may touch.
 MAY_TOUCH = {"registry": {"mlflow"}}

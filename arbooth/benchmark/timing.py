@@ -29,7 +29,6 @@ from arbooth.painting.painter import Painter
 from arbooth.params import Params
 from arbooth.progress import track
 from arbooth.project import Project
-from arbooth.stages.finetune import fit_settings
 
 SUBJECT, CLASS = "a photo of <S*> cat", "a photo of cat"
 
@@ -77,7 +76,7 @@ class Bench:
         run = self.fitting
         draw = generator(0, "bench", number)
         run.optimizer.zero_grad(set_to_none=True)
-        parts = run.losses(draw)
+        parts = run.losses(run.draw(draw))
         while True:
             with clock.part("forward"):
                 loss, _ = next(parts, (None, None))
@@ -134,7 +133,7 @@ class Bench:
 def report(project: Project, steps: int, batch: int, out: Path | None = None) -> list[str]:
     """Run the benchmark; lines for people, and JSON for programs if asked."""
     params, device = project.params(), project.device
-    base, recipe = project.base(params), fit_settings(params)
+    base, recipe = project.base(params), FitSettings(**params.recipe)
     numbers = {
         "device": str(device),
         "threads": torch.get_num_threads(),

@@ -55,6 +55,8 @@ class Base:
     def hash(self) -> str:
         """SHA-256 over the parts' hashes: which network an adapter or cache was made with."""
         parts = [self.record["files"][part]["sha256"] for part in PARTS]
+        if not self.config.level_embedding_first_only:  # another network, of the same files
+            parts.append("level embedding before every chunk")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,8 +18,19 @@ from arbooth.model.autoencoder import Autoencoder
 from arbooth.model.config import AutoencoderConfig, TransformerConfig
 from arbooth.model.transformer import Transformer
 
+# Where a network adds its level embedding, which no tensor tells: before the first block, as released, or before every
+# chunk of blocks, as the published ARBooth code trains.
+LEVEL_EMBEDDINGS = ("first-block", "every-chunk")
 
-def import_base(folder: Path, name: str, records: Path, weights: Path, text: Path | None = None) -> Base:
+
+def import_base(
+    folder: Path,
+    name: str,
+    records: Path,
+    weights: Path,
+    text: Path | None = None,
+    level_embedding: str = LEVEL_EMBEDDINGS[0],
+) -> Base:
     """Record the official files of a folder as base `name` and link them under `weights`.
 
     Args:
@@ -26,10 +38,13 @@ def import_base(folder: Path, name: str, records: Path, weights: Path, text: Pat
         folder: holds the transformer (a file, or a folder of shards), the tokenizer (`*vae*`) and
             the T5 folder, each found by its content's shape.
         text: the T5 folder, where it lies elsewhere.
+        level_embedding: one of `LEVEL_EMBEDDINGS`.
 
     Raises:
         InputError: a part is missing, ambiguous, broken, or does not fit the others.
     """
+    if level_embedding not in LEVEL_EMBEDDINGS:
+        raise InputError(f"--level-embedding is {level_embedding!r}: write {' or '.join(LEVEL_EMBEDDINGS)}")
     if checked_name(name, "a base") == "embedded":
         raise InputError("a base can't be named 'embedded': that is the one inside the package")
     folder = folder.expanduser().absolute()
@@ -38,6 +53,7 @@ def import_base(folder: Path, name: str, records: Path, weights: Path, text: Pat
     paths = _find_parts(folder, text)
     state = checkpoints.without_constants(checkpoints.read_weights(paths["transformer"]))
     config, style = transformer_config(state, paths["transformer"])
+    config = replace(config, level_embedding_first_only=level_embedding == LEVEL_EMBEDDINGS[0])
     _check_fit(state, names.public_transformer_names(config, style), Transformer, config, paths["transformer"])
     vae = checkpoints.without_constants(checkpoints.read_weights(paths["autoencoder"]))
     vae_config = autoencoder_config(vae, paths["autoencoder"])

@@ -151,7 +151,7 @@ class Fitting:
         for part in range(settings.accumulate):
             # Draws depend on the step alone: a resumed run needs no generator state to repeat them.
             draw = generator(settings.seed, "fit", self.step_number, part)
-            for loss, row in self.losses(draw):
+            for loss, row in self.losses(self.draw(draw)):
                 if loss.requires_grad:  # not where the identifier alone is trained and every text was dropped
                     (loss / settings.accumulate).backward()
                 rows.append(row)
@@ -160,13 +160,12 @@ class Fitting:
         self.rows.append(torch.stack(rows).sum(0) / settings.accumulate)
         return self.rows[-1]
 
-    def losses(self, draw: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def losses(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
         """Weighted cross-entropy on the subject plus the prior's loss, in parts that sum up to it.
 
         A part is one forward pass over at most `micro_batch` samples; 0 takes all of them in one. Each comes with its
         share of the history's row.
         """
-        batch = self._draw(draw)
         count = self.settings.batch
         samples = count + len(batch.classes)
         size = self.settings.micro_batch or samples
@@ -174,7 +173,7 @@ class Fitting:
             last = first + size
             yield self._part(batch, slice(first, min(last, count)), slice(max(first - count, 0), max(last - count, 0)))
 
-    def _draw(self, draw: torch.Generator) -> Batch:
+    def draw(self, draw: torch.Generator) -> Batch:
         """Photos drawn with replacement, bits flipped anew, the text dropped now and then; and rows of the prior."""
         settings, schedule = self.settings, self.quantizer.schedule
         photos = torch.randint(len(self.features), (settings.batch,), generator=draw)

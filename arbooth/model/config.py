@@ -62,3 +62,14 @@ class AutoencoderConfig:
 
     def as_dict(self) -> dict:
         return asdict(self)
+
+
+# The networks that are published, by their names there: what is known of them without their files.
+RELEASED = {
+    "infinity-125m": (TransformerConfig(12, 768, 8, 16, 2048, chunks=4), AutoencoderConfig(16)),
+    "infinity-2b": (TransformerConfig(32, 2048, 16, 32, 2048, chunks=8), AutoencoderConfig(32)),
+    "infinity-8b": (
+        TransformerConfig(40, 3584, 28, 56, 2048, chunks=8),
+        AutoencoderConfig(14, multipliers=(1, 2, 4, 4)),
+    ),
+}

@@ -33,12 +33,6 @@ if TYPE_CHECKING:
     from arbooth.stages.job import Job
 
 
-def fit_settings(params: Params) -> FitSettings:
-    """The recipe of the chosen method."""
-    method = params.methods[params.finetune.method].model_dump()
-    return FitSettings(**params.finetune.model_dump(exclude={"method"}), **method, seed=params.seed)
-
-
 @dataclass(frozen=True)
 class Inputs:
     """Everything that a run of `fit` reads."""
@@ -55,7 +49,7 @@ def read_inputs(params: Params, base: Base, key: str, reads: dict[str, Path]) ->
     photos = photos_digest(photo_files(reads["photos"]))
     expected = origin(base.hash, quantizer_of(base), prompt=prompt, subject=key, photos=photos)
     tokens = read_subject(reads["tokens"], expected, quantizer_of(base))
-    recipe, prior = fit_settings(params), None
+    recipe, prior = FitSettings(**params.recipe), None
     if recipe.prior != "none":
         prior = read_prior(reads["prior"], prior_stage.header(params, base, params.class_of(key)), quantizer_of(base))
     return Inputs(base, tokens, prior, recipe)

@@ -311,3 +311,13 @@ def test_the_embedded_base_is_whole_and_small(tmp_path):
     encoder = load_text_encoder(base)
     assert encoder.width == base.config.text_width
     assert encoder.unknown_words("a <S*> zeppelin on the beach") == ["zeppelin"]
+
+
+def test_a_level_embedding_before_every_chunk_is_another_network_of_the_same_files(folder, tmp_path):
+    where = folder[0]
+    plain = import_base(where, "plain", tmp_path / "bases", tmp_path / "weights")
+    every = import_base(where, "every", tmp_path / "bases", tmp_path / "weights", level_embedding="every-chunk")
+    assert every.hash != plain.hash and not load_transformer(every).config.level_embedding_first_only
+    assert load_base("every", tmp_path / "bases", tmp_path / "weights").hash == every.hash
+    with pytest.raises(InputError, match="first-block or every-chunk"):
+        import_base(where, "odd", tmp_path / "bases", tmp_path / "weights", level_embedding="some")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from arbooth.model import names
-from arbooth.model.config import TransformerConfig
+from arbooth.model.config import RELEASED, TransformerConfig
 from arbooth.model.transformer import Text, Transformer
 
 
@@ -53,14 +53,6 @@ def test_level_embedding_is_added_before_every_chunk_when_asked(tiny):
     assert not torch.allclose(
         every(text, tokens.inputs, tiny.quantizer.schedule), tiny.net(text, tokens.inputs, tiny.quantizer.schedule)
     )
-
-
-# The released networks, to check names and shapes against without their weights.
-RELEASED = {
-    "infinity-125m": TransformerConfig(12, 768, 8, 16, 2048, chunks=4),
-    "infinity-2b": TransformerConfig(32, 2048, 16, 32, 2048, chunks=8),
-    "infinity-8b": TransformerConfig(40, 3584, 28, 56, 2048, chunks=8),
-}
 
 
 @pytest.mark.parametrize("shape, words", [((1, 600, 128), "512"), ((1, 3, 64), "64 wide")])
@@ -115,7 +107,7 @@ def test_sizes_that_do_not_divide_are_refused(wrong):
     ],
 )
 def test_released_sizes_on_the_meta_device(name, millions, shapes):
-    config = RELEASED[name]
+    config, _ = RELEASED[name]
     with torch.device("meta"):
         net = Transformer(config)
     own, public = net.state_dict(), names.public_transformer_names(config)
