@@ -26,9 +26,11 @@ app = typer.Typer(
 )
 subjects = typer.Typer(help="Add, list and remove subjects in params.yaml.", no_args_is_help=True)
 bases = typer.Typer(help="Import and list base models.", no_args_is_help=True)
+adapters = typer.Typer(help="Make an adapter smaller.", no_args_is_help=True)
 analyses = typer.Typer(help="Which layers move in fine-tuning, and what each scale holds.", no_args_is_help=True)
 registry = typer.Typer(help="Publish one subject, and say which version serves.", no_args_is_help=True)
 app.add_typer(registry, name="registry")
+app.add_typer(adapters, name="adapter")
 app.add_typer(analyses, name="analyze")
 app.add_typer(subjects, name="subject")
 app.add_typer(bases, name="base")
@@ -95,7 +97,7 @@ def stage(
 
 @app.command()
 def generate(
-    target: Annotated[str, typer.Argument(help="a subject, models:/arbooth-NAME@champion, or `base`")],
+    target: Annotated[str, typer.Argument(help="a subject, an adapter's file, models:/arbooth-NAME@champion, or `base`")],
     prompt: Annotated[str, typer.Argument(help="what to paint, with <S*> for the subject")],
     n: Annotated[int, typer.Option("-n", "--number", min=1, max=1000, help="how many pictures")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same bytes")] = 0,
@@ -155,6 +157,36 @@ def subject_list() -> None:
 
 SubjectName = Annotated[str, typer.Argument(help="a subject")]
 Version = Annotated[str | None, typer.Argument(help="number of a registered version")]
+
+
+@adapters.command("shrink")
+def adapter_shrink(
+    subject: Annotated[str, typer.Argument(help="of params.yaml, fine-tuned with finetune.rank 0")],
+    rank: Annotated[int, typer.Option(min=1, help="of the change that is kept: 16 is a thousandth of it or so")] = 16,
+    out: Annotated[Path | None, typer.Option(help="the file to write [outputs/SUBJECT-rankR.safetensors]")] = None,
+) -> None:
+    """A low-rank adapter from a full one: the largest singular values of every matrix's change."""
+    from arbooth.data.adapters import check_fits, read_adapter, shrink, write_adapter
+    from arbooth.data.networks import load_transformer
+
+    project = _project()
+    params = project.params(subject)
+    base, full = project.base(params), project.adapter(subject, params)
+    adapter, net = read_adapter(full, subject), load_transformer(base, project.device, params.compute)
+    check_fits(adapter, net, base.hash)
+    small, lost = shrink(adapter, net, rank)
+    path = out or project.outputs / f"{subject}-rank{rank}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_adapter(path, small)
+    worst = max(lost, key=lambda name: lost[name])
+    typer.echo(f"wrote {_short(path)}: {_megabytes(path)} of {_megabytes(full)}")
+    mean = sum(lost.values()) / len(lost)
+    typer.echo(f"lost of the change: {mean:.0%} on average, {lost[worst]:.0%} in {worst}")
+    typer.echo(f"paint with it: arbooth generate {_short(path)} 'a photo of <S*> {adapter.noun}'")
+
+
+def _megabytes(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f} MB"
 
 
 @registry.command("publish")

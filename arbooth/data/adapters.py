@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from arbooth.data.tensors import open_tensors, write_tensors
 from arbooth.errors import InputError, checked_name
-from arbooth.method.tuning import KINDS, check_finite
+from arbooth.method.tuning import KINDS, check_finite, shrunk
 from arbooth.model.transformer import Transformer
 
 FORMAT, BEFORE = "arbooth-adapter-2", "arbooth-adapter-1"
@@ -96,6 +96,25 @@ def check_fits(adapter: Adapter, net: Transformer, base_hash: str) -> None:
         check_finite({IDENTIFIER: adapter.identifier, **adapter.parameters})
     except ValueError as error:
         raise InputError(f"the adapter of {adapter.subject!r} holds {error}: train it again") from None
+
+
+def shrink(adapter: Adapter, net: Transformer, rank: int) -> tuple[Adapter, dict[str, float]]:
+    """A low-rank adapter from a full one, and what it loses: the share of every matrix's change, in Frobenius norm.
+
+    Args:
+        net: the adapter's base; the adapter is one that `check_fits`.
+
+    Raises:
+        InputError: it is of low rank already, or the rank does not fit.
+    """
+    if adapter.kind != "full":
+        raise InputError(f"the adapter of {adapter.subject!r} is of kind {adapter.kind!r} already: shrink a full one")
+    lost: dict[str, float] = {}
+    try:
+        tensors = shrunk(adapter.parameters, net, rank, lost.__setitem__)
+    except ValueError as error:
+        raise InputError(f"--rank: {error}") from None
+    return replace(adapter, parameters=tensors, kind="low-rank", settings={**adapter.settings, "rank": rank}), lost
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from arbooth.project import Project
 
 
 def painter_of(project: Project, target: str) -> tuple[Painter, str | None]:
-    """A painter for a subject of params.yaml, a registered model (models:/...), or the plain `base`.
+    """A painter for a subject of params.yaml, an adapter's file, a registered model (models:/...), or the plain `base`.
 
     It paints as the subject was judged: with the sampling of params.yaml's `generate`, or the registered one.
 
@@ -25,6 +25,9 @@ def painter_of(project: Project, target: str) -> tuple[Painter, str | None]:
 
         return painter_of_folder(project, fetch(target, project.tracking_uri))
     params = project.params()
+    if target.endswith(".safetensors"):
+        painter = Painter(project.base(params), params.sampling, project.device, params.compute)
+        return painter, painter.add(Path(target)).subject
     adapter = None if target == "base" else project.adapter(target, params)
     params = params.of_subject(target) if adapter else params
     painter = Painter(project.base(params), params.sampling, project.device, params.compute)

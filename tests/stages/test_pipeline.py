@@ -215,6 +215,30 @@ def test_a_stage_reads_the_sections_that_the_table_names_and_no_other(whole, tmp
     assert seen == set(TABLE[name].sections)
 
 
+def test_a_full_adapter_is_shrunk_and_painted_with(whole, tmp_path):
+    said = arbooth("adapter", "shrink", "poodle", "--rank", "8", "--out", str(tmp_path / "small.safetensors"), cwd=whole)
+    assert "lost of the change: " in said.stdout
+    full, small = whole / "artifacts" / "finetune" / "poodle.safetensors", tmp_path / "small.safetensors"
+    assert small.stat().st_size < 0.2 * full.stat().st_size and read_adapter(small, "poodle").kind == "low-rank"
+    painted = arbooth("generate", str(small), "a <S*> dog", "-n", "1", "--out", str(tmp_path / "x"), cwd=whole)
+    assert "seed0-0.png" in painted.stdout
+    again = ("adapter", "shrink", "poodle", "--rank", "100000", "--out", str(tmp_path / "y.safetensors"))
+    refused = arbooth(*again, cwd=whole, check=False)
+    assert refused.returncode == 2 and "does not fit" in refused.stderr and not (tmp_path / "y.safetensors").exists()
+
+
+def test_low_rank_goes_through_every_stage(whole, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(whole, folder, symlinks=True)
+    set_params(folder, **{"finetune.rank": 4, "finetune.micro_batch": 1, "finetune.last_scale_chance": 0.5})
+    set_params(folder, **{"generate.batch": 3})
+    repro(folder)
+    adapter = read_adapter(folder / "artifacts" / "finetune" / "poodle.safetensors", "poodle")
+    assert adapter.kind == "low-rank" and adapter.settings["rank"] == 4
+    done = arbooth("generate", "models:/arbooth-poodle@candidate", "a <S*> dog", "-n", "1", "--out", "x", cwd=folder)
+    assert "seed0-0.png" in done.stdout
+
+
 def test_bfloat16_runs_and_halves_the_adapter(whole, tmp_path):
     folder = copy_project(tmp_path / "project", compute="bfloat16", **{"finetune.steps": 2})
     shutil.copytree(whole / "artifacts" / "tokenize", folder / "artifacts" / "tokenize")
