@@ -36,6 +36,7 @@ Chance = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 PerScale = float | Annotated[tuple[float, ...], Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Layer = Annotated[str, _one_of(LAYERS)]
 Pixels = Annotated[str, _one_of(("default", *PIXEL_COUNTS))]
@@ -146,6 +147,7 @@ class Generate(Section):
     temperature: Positive | Annotated[tuple[Positive, ...], Field(min_length=1)]
     top_k: int = Field(ge=0, le=10_000_000)
     top_p: float = Field(gt=0, le=1)
+    token_share: Share | Annotated[tuple[Share, ...], Field(min_length=1)]
 
 
 class Evaluate(Section):
@@ -198,7 +200,7 @@ class Params(Section):
     def check_scales(self, scales: int) -> None:
         """Raises InputError: numbers per scale that are not as many as the base's scales, for any subject."""
         for name, params in [("", self), *((f"subjects.{s}.overrides.", self.of_subject(s)) for s in self.subjects)]:
-            for key in ("guidance", "temperature"):
+            for key in ("guidance", "temperature", "token_share"):
                 values = getattr(params.generate, key)
                 if isinstance(values, tuple) and len(values) != scales:
                     count = f"{name}generate.{key} has {len(values)} values"

@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     resume: Folder = Field(Path(".arbooth/resume"), description="checkpoints of unfinished fine-tuning runs")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     attention: Literal["scales", "flex"] = Field("scales", description="kernel of block-causal attention")
+    compile: bool = Field(False, description="torch.compile of the blocks in fine-tuning: minutes at first, then faster")
     checkpoint_seconds: float = Field(30.0, gt=0, description="time between resume checkpoints")
     max_pixels: int = Field(120_000_000, gt=0, description="larger photos are refused before they are decoded")
     tracking_uri: str = Field(

@@ -26,18 +26,24 @@ class Sampling:
         temperature: divides the logits, one number or one per scale; above 0.
         top_k: 1 is greedy; with two outcomes any larger number, or 0, keeps both.
         top_p: the weaker outcome is dropped where the stronger alone reaches it, in (0, 1].
+        token_share: share of a scale's tokens that the network computes, one number or one per scale, in (0, 1]; see
+            `Transformer.step`.
     """
 
     guidance: float | tuple[float, ...]
     temperature: float | tuple[float, ...]
     top_k: int
     top_p: float
+    token_share: float | tuple[float, ...] = 1.0
 
     def __post_init__(self) -> None:
         if self.top_k < 0:
             raise ValueError(f"top_k must be 0 or more, got {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
+        shares = self.token_share if isinstance(self.token_share, tuple) else (self.token_share,)
+        if not shares or not all(0 < share <= 1 for share in shares):
+            raise ValueError(f"token_share must be in (0, 1], got {self.token_share}")
         temperatures = self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
         guidances = self.guidance if isinstance(self.guidance, tuple) else (self.guidance,)
         if not temperatures or not guidances or not all(map(math.isfinite, (*temperatures, *guidances))):
@@ -102,20 +108,23 @@ def sample(
     schedule = quantizer.schedule
     guidance = spread_over_scales(sampling.guidance, len(schedule), "guidance")
     temperature = spread_over_scales(sampling.temperature, len(schedule), "temperature")
+    shares = spread_over_scales(sampling.token_share, len(schedule), "token_share")
     batch, guided = len(text.lengths), any(g != 1 for g in guidance)
     condition = _guided_condition(transformer, text) if guided else transformer.condition(text)
     caches = transformer.caches(batch * (2 if guided else 1), schedule)
     dtype = torch.promote_types(transformer.dtype, torch.float32)
     canvas = torch.zeros(batch, quantizer.bits, *quantizer.maps[-1], dtype=dtype, device=transformer.device)
-    all_bits, all_logits, inputs = [], [], None
+    all_bits, all_logits, inputs, added = [], [], None, None
     for scale in range(len(schedule)):
         if guided and all(g == 1 for g in guidance[scale:]):  # from here on the half without text is not asked
             guided, condition = False, condition.first(batch)
             for cache in caches:
                 cache.keep(batch)
+            added = added and added.first(batch)
         if inputs is not None and guided:
             inputs = inputs.repeat(2, 1, 1)
-        logits = transformer.step(inputs, condition, scale, schedule, caches)
+        logits, new = transformer.step(inputs, condition, scale, schedule, caches, share=shares[scale], added=added)
+        added = new if shares[scale] == 1 else added
         if guided:
             with_text, without = logits.chunk(2)
             logits = guidance[scale] * with_text + (1 - guidance[scale]) * without

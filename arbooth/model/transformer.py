@@ -58,6 +58,28 @@ class Condition:
         return Condition(self.start[:batch], self.memory[:batch], mask, shared, (scale, shift))
 
 
+@dataclass
+class Added:
+    """What the blocks added to the tokens of one scale [B,h*w,C], and its map (h, w)."""
+
+    change: Tensor
+    map: tuple[int, int]
+
+    def first(self, batch: int) -> Added:
+        return Added(self.change[:batch], self.map)
+
+    def stretched(self, size: tuple[int, int]) -> Tensor:
+        """Over a finer map, [B,h*w,C]."""
+        planes = self.change.transpose(1, 2).unflatten(2, self.map)
+        return F.interpolate(planes, size=size, mode="bilinear").flatten(2).transpose(1, 2)
+
+
+def _pivotal(x_BLC: Tensor, share: float) -> Tensor:
+    """The tokens farthest from their scale's mean, [B,K], in order."""
+    distance = (x_BLC - x_BLC.mean(1, keepdim=True)).norm(dim=-1)
+    return distance.topk(max(1, round(share * x_BLC.shape[1])), dim=1).indices.sort(dim=1).values
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm, computed in float32 or better."""
 
@@ -237,6 +259,11 @@ class Transformer(nn.Module):
         self.head = nn.Linear(width, 2 * config.bits)
         self._tables: dict[tuple, Tensor] = {}
 
+    def compile_blocks(self) -> None:
+        """Have torch compile the block at its first use: one for all, since they differ in nothing but weights."""
+        for block in self.blocks:
+            block.compile()
+
     @property
     def device(self) -> torch.device:
         return self.start.device
@@ -307,15 +334,39 @@ class Transformer(nn.Module):
         return self._logits(x, condition)
 
     @_in_compute_type
-    def step(self, x_BLD: Tensor | None, condition: Condition, scale: int, schedule: Schedule, caches: list) -> Tensor:
-        """One scale of sampling: inputs [B,h*w,D] (None at the first) -> logits [B,h*w,D,2]."""
+    def step(
+        self,
+        x_BLD: Tensor | None,
+        condition: Condition,
+        scale: int,
+        schedule: Schedule,
+        caches: list,
+        *,
+        share: float = 1.0,
+        added: Added | None = None,
+    ) -> tuple[Tensor, Added]:
+        """One scale of sampling: inputs [B,h*w,D] (None at the first) -> logits [B,h*w,D,2], and what the blocks added.
+
+        Args:
+            share: of the tokens that pass through the blocks: those that differ most from their scale's mean. For the
+                others it is taken that the blocks add what they `added` there at a coarser scale (after FastVAR, Guo
+                et al., 2025, which chooses anew in every layer).
+        """
         start, end = schedule.spans[scale]
         x = condition.start if x_BLD is None else self.token(x_BLD).to(condition.start.dtype)
         rope, levels = self.rope(schedule)[:, start:end], self._levels(scale, scale + 1, schedule)
+        before, kept = x, None
+        if share < 1 and added is not None:
+            kept = _pivotal(x, share)
+            x = x.gather(1, kept[..., None].expand(-1, -1, x.shape[-1]))
+            rope, levels = rope[:, kept][:, :, None], levels[:, : kept.shape[1]]
         for index, block in enumerate(self.blocks):
             x = self._add_level(x, levels, index)
             x = block(x, condition, rope, schedule, cache=caches[index])
-        return self._logits(x, condition)
+        if kept is not None and added is not None:
+            whole = before + added.stretched(schedule.maps[scale])
+            x = whole.scatter(1, kept[..., None].expand(-1, -1, x.shape[-1]), x)
+        return self._logits(x, condition), Added(x - before, schedule.maps[scale])
 
     @_in_compute_type
     def caches(self, batch: int, schedule: Schedule) -> list[KeyValueCache]:

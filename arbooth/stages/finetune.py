@@ -25,6 +25,7 @@ from arbooth.method.fit import FitSettings, fit
 from arbooth.method.prior import ClassPrior
 from arbooth.method.prompts import with_class
 from arbooth.method.tuning import KINDS
+from arbooth.model.transformer import Transformer
 from arbooth.progress import track
 from arbooth.stages import prior as prior_stage
 
@@ -64,7 +65,7 @@ def run(job: Job) -> None:
     resume_file = job.project.resume_file(key)
     with ResumeFile(resume_file, _run_key(job, given), machine.checkpoint_seconds) as resume:
         result = fit(
-            load_transformer(base, job.device, params.compute),
+            _network(base, job),
             quantizer_of(base),
             given.tokens.features,
             given.tokens.prompt,
@@ -82,6 +83,13 @@ def run(job: Job) -> None:
     write_adapter(job.writes["adapter"], adapter)
     write_curves(job.writes["curves"], result.history)
     resume.finish()
+
+
+def _network(base: Base, job: Job) -> Transformer:
+    net = load_transformer(base, job.device, job.params.compute)
+    if job.project.settings.compile:
+        net.compile_blocks()
+    return net
 
 
 def _run_key(job: Job, given: Inputs) -> str:

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -20,8 +21,10 @@ SETTINGS = FitSettings(
 )  # fmt: skip
 
 
-def tuned(resume=None, **changes):
+def tuned(resume=None, compiled=False, **changes):
     tiny = make_tiny()
+    if compiled:
+        tiny.net.compile_blocks()
     settings = replace(SETTINGS, **changes)
     prior = draw_prior(tiny.net, tiny.quantizer, tiny.other, 4, Sampling(1.0, 0.5, 900, 0.97), 0, keep_pairs=True)
     prompt = Prompt(tiny.text, (3,))
@@ -112,6 +115,16 @@ def test_a_resume_file_of_another_run_is_ignored(tmp_path):
     other = StopAfter(tmp_path / "run.pt", 99)
     other.key = "another"
     assert other.load() is None
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("kind", [{}, {"rank": 2, "recompute": True, "last_scale_chance": 0.5}])
+def test_compiled_blocks_give_the_same_losses(kind):
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler here")
+    plain, compiled = tuned(**kind)[0].history, tuned(compiled=True, **kind)[0].history
+    for one, other in zip(plain, compiled, strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
 
 
 def test_recompute_changes_nothing():

@@ -64,7 +64,62 @@ def test_numbers_spread_over_scales_must_fit(tiny):
         painted(tiny, Sampling(**{**DEFAULTS, "guidance": (1.0, 2.0)}), [0])
 
 
-@pytest.mark.parametrize("wrong", [{"top_p": 0.0}, {"top_p": 1.5}, {"top_k": -1}, {"temperature": 0.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"token_share": 0.0},
+        {"token_share": (1.0, 2.0)},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"top_k": -1},
+        {"temperature": 0.0},
+    ],
+)
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError):
         Sampling(**{**DEFAULTS, **wrong})
+
+
+def test_the_half_without_text_is_asked_as_long_as_it_counts(tiny):
+    """Guidance of 1 on the last scales: the same bits as when both halves go on to the end."""
+    scales = len(tiny.quantizer.schedule)
+    asked = []
+    step = tiny.net.step
+    tiny.net.step = lambda x, condition, *rest, **named: (
+        asked.append(len(condition.start)),
+        step(x, condition, *rest, **named),
+    )[1]
+    drawn = painted(tiny, Sampling((3.0,) * (scales - 1) + (1.0,), 1.0, 900, 0.97), [0])
+    assert asked == [2] * (scales - 1) + [1]
+    nearly = painted(tiny, Sampling((3.0,) * (scales - 1) + (1.0 + 1e-7,), 1.0, 900, 0.97), [0])
+    assert torch.equal(drawn.bits, nearly.bits)
+    assert torch.allclose(drawn.logits, nearly.logits, atol=1e-4)
+
+
+def test_pictures_of_one_pass_are_those_of_many_but_for_rounding(tiny):
+    texts = [tiny.text, tiny.other]
+    both = painted(tiny, Sampling(3.0, 1.0, 900, 0.97), [0, 1], Text.stack(texts))
+    for k, text in enumerate(texts):
+        alone = painted(tiny, Sampling(3.0, 1.0, 900, 0.97), [k], Text.stack([text]))
+        assert torch.allclose(both.logits[k], alone.logits[0], atol=1e-3)
+        assert torch.equal(both.bits[k], alone.bits[0])
+
+
+def test_fewer_tokens_leave_the_coarser_scales_and_all_of_them_change_nothing(tiny):
+    scales = len(tiny.quantizer.schedule)
+    start, _ = tiny.quantizer.schedule.spans[-1]
+    whole, every, half = (
+        painted(tiny, Sampling(3.0, 1.0, 900, 0.97, (1.0,) * (scales - 1) + (share,)), [0])
+        for share in (1.0, 1 - 1e-9, 0.5)
+    )
+    assert torch.equal(whole.bits, every.bits) and torch.allclose(whole.logits, every.logits, atol=1e-5)
+    assert torch.equal(whole.bits[:, :start], half.bits[:, :start])
+    assert half.bits.shape == whole.bits.shape and not torch.allclose(whole.logits, half.logits)
+
+
+def test_the_tokens_that_differ_most_are_computed(tiny):
+    from arbooth.model.transformer import _pivotal
+
+    x = torch.zeros(1, 6, 4)
+    x[0, 1], x[0, 4] = 5.0, -3.0
+    assert _pivotal(x, 0.33).tolist() == [[1, 4]]
