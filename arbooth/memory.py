@@ -216,7 +216,7 @@ def _with_text(peak: Peak, shape: Shape) -> Peak:
 
 
 def _paint(shape: Shape, net: Transformer, guidance: float | tuple[float, ...], batch: int) -> Tensor:
-    text = Text.stack([_prompt(shape).features] * batch)
+    text = Text.stack([_prompt(shape).features.to(net.device)] * batch)
     draws = [torch.Generator() for _ in range(batch)]
     return sample(net, shape.quantizer, text, Sampling(guidance, 0.5, 900, 0.97), draws).codes
 
