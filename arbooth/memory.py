@@ -124,16 +124,17 @@ def measured(work: str, prepare: Callable[[], Any], run: Callable[[Any, dict[str
         return Peak(work, counter.peak, parts)
 
 
-def network(shape: Shape, compute: str) -> Transformer:
+def network(shape: Shape, compute: str, device: str = "cpu") -> Transformer:
     """A transformer as `load_transformer` leaves it, without values."""
     with torch.device("meta"):
         net = Transformer(shape.config, compute)
-    return _filled(net, lambda name, value: kept_type(name, value, compute)).requires_grad_(False)
+    return _filled(net, lambda name, value: kept_type(name, value, compute), device).requires_grad_(False)
 
 
-def _filled(net: Any, type_of: Callable[[str, Tensor], torch.dtype]) -> Any:
+def _filled(net: Any, type_of: Callable[[str, Tensor], torch.dtype], device: str) -> Any:
     """The network of the meta device with memory under it."""
-    state = {name: torch.empty(value.shape, dtype=type_of(name, value)) for name, value in net.state_dict().items()}
+    own = net.state_dict().items()
+    state = {name: torch.empty(value.shape, dtype=type_of(name, value), device=device) for name, value in own}
     net.load_state_dict(state, assign=True)
     return net
 
@@ -141,7 +142,7 @@ def _filled(net: Any, type_of: Callable[[str, Tensor], torch.dtype]) -> Any:
 class Undrawn(Fitting):
     """Fine-tuning whose samples are the first ones: numbers that are drawn have no values here."""
 
-    def draw(self, draw: torch.Generator) -> Batch:
+    def draw_batch(self, draw: torch.Generator) -> Batch:
         count = self.settings.batch
         tokens = self.quantizer.encode(self.features.expand(count, -1, -1, -1))
         classes = torch.zeros(count if self.prior is not None else 0, dtype=torch.long)
@@ -154,7 +155,7 @@ def finetune_peak(shape: Shape, recipe: FitSettings, compute: str) -> Peak:
 
     def run(net: Transformer, parts: dict[str, int]) -> None:
         nonlocal moments8
-        fitting = Undrawn(net, shape.quantizer, _features(shape), _prompt(shape), _prior(shape, recipe),
+        fitting = Undrawn(net, shape.quantizer, features_of(shape), prompt_of(shape), prior_of(shape, recipe),
                           replace(recipe, optimizer="adamw"))  # fmt: skip
         trained = [fitting.identifier, *fitting.parameters.values()]
         if recipe.optimizer != "adamw":  # its library's tensors can't be faked: they are added up below
@@ -181,7 +182,7 @@ def prior_peak(shape: Shape, compute: str) -> Peak:
     """One class sample, drawn without guidance; before it, the text encoder beside the network."""
 
     def run(net: Transformer, parts: dict[str, int]) -> None:
-        _paint(shape, net, 1.0, 1)
+        painted(shape, net, 1.0, 1)
 
     return _with_text(measured("prior", lambda: network(shape, compute), run), shape)
 
@@ -193,17 +194,17 @@ def tokenize_peak(shape: Shape) -> Peak:
         with torch.no_grad():
             net.encode(torch.zeros(1, 3, *shape.picture))
 
-    return _with_text(measured("tokenize", lambda: _autoencoder(shape, "encoder", "float32"), run), shape)
+    return _with_text(measured("tokenize", lambda: autoencoder_of(shape, "encoder", "float32"), run), shape)
 
 
 def generate_peak(shape: Shape, compute: str, guidance: float | tuple[float, ...], batch: int) -> Peak:
     """`batch` pictures in a pass, decoded one by one; before it, the text encoder. Serving does the same."""
 
     def prepare() -> tuple[Transformer, Autoencoder]:
-        return network(shape, compute), _autoencoder(shape, "decoder", compute)
+        return network(shape, compute), autoencoder_of(shape, "decoder", compute)
 
     def run(nets: tuple[Transformer, Autoencoder], parts: dict[str, int]) -> None:
-        codes = _paint(shape, nets[0], guidance, batch)
+        codes = painted(shape, nets[0], guidance, batch)
         with torch.no_grad():
             to_uint8(nets[1].decode(codes[:1]))
 
@@ -215,34 +216,34 @@ def _with_text(peak: Peak, shape: Shape) -> Peak:
     return replace(peak, total=max(peak.total, peak.parts["weights"] + shape.text_bytes))
 
 
-def _paint(shape: Shape, net: Transformer, guidance: float | tuple[float, ...], batch: int) -> Tensor:
-    text = Text.stack([_prompt(shape).features.to(net.device)] * batch)
+def painted(shape: Shape, net: Transformer, guidance: float | tuple[float, ...], batch: int) -> Tensor:
+    text = Text.stack([prompt_of(shape).features.to(net.device)] * batch)
     draws = [torch.Generator() for _ in range(batch)]
     return sample(net, shape.quantizer, text, Sampling(guidance, 0.5, 900, 0.97), draws).codes
 
 
-def _prompt(shape: Shape) -> Prompt:
+def prompt_of(shape: Shape) -> Prompt:
     return Prompt(torch.zeros(WORDS, shape.config.text_width), (4,))
 
 
-def _features(shape: Shape) -> Tensor:
+def features_of(shape: Shape) -> Tensor:
     return torch.zeros(1, shape.autoencoder.bits, *shape.quantizer.maps[-1])
 
 
-def _prior(shape: Shape, recipe: FitSettings) -> ClassPrior | None:
+def prior_of(shape: Shape, recipe: FitSettings) -> ClassPrior | None:
     """Of one sample; it lies on the CPU, whatever its size."""
     if recipe.prior == "none":
         return None
     drawn = (1, shape.schedule.length, shape.quantizer.token_bits)
     margins = torch.zeros(drawn, dtype=torch.float16)
     zeros = margins if recipe.distillation == "joint" else None
-    return ClassPrior(torch.zeros(drawn, dtype=torch.bool), margins, zeros, _prompt(shape).features)
+    return ClassPrior(torch.zeros(drawn, dtype=torch.bool), margins, zeros, prompt_of(shape).features)
 
 
-def _autoencoder(shape: Shape, part: str, compute: str) -> Autoencoder:
+def autoencoder_of(shape: Shape, part: str, compute: str, device: str = "cpu") -> Autoencoder:
     with torch.device("meta"):
         net = Autoencoder(shape.autoencoder).only(part)
-    return _filled(net, lambda name, _: DTYPES[compute]).requires_grad_(False)
+    return _filled(net, lambda name, _: DTYPES[compute], device).requires_grad_(False)
 
 
 def _bytes(tensor: Tensor) -> int:

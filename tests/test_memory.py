@@ -40,8 +40,8 @@ class Nothing:  # stands where a fake mode would
     def __exit__(self, *_): pass
 memory.FakeTensorMode = Nothing
 filled = memory._filled
-def written(net, type_of):  # a page counts when something was written to it
-    for value in filled(net, type_of).state_dict().values():
+def written(net, type_of, device):  # a page counts when something was written to it
+    for value in filled(net, type_of, device).state_dict().values():
         value.zero_()
     return net
 memory._filled = written
@@ -70,7 +70,7 @@ def real(expression: str) -> int:
 
 
 def recipe(**changes) -> FitSettings:
-    return replace(FitSettings(**PARAMS.recipe), batch=1, **changes)
+    return replace(FitSettings(**PARAMS.recipe), **{"batch": 1, "micro_batch": 0, "optimizer": "adamw", **changes})
 
 
 @pytest.mark.heavy

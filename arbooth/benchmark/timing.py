@@ -76,7 +76,7 @@ class Bench:
         run = self.fitting
         draw = generator(0, "bench", number)
         run.optimizer.zero_grad(set_to_none=True)
-        parts = run.losses(run.draw(draw))
+        parts = run.losses(run.draw_batch(draw))
         while True:
             with clock.part("forward"):
                 loss, _ = next(parts, (None, None))

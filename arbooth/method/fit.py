@@ -151,7 +151,7 @@ class Fitting:
         for part in range(settings.accumulate):
             # Draws depend on the step alone: a resumed run needs no generator state to repeat them.
             draw = generator(settings.seed, "fit", self.step_number, part)
-            for loss, row in self.losses(self.draw(draw)):
+            for loss, row in self.losses(self.draw_batch(draw)):
                 if loss.requires_grad:  # not where the identifier alone is trained and every text was dropped
                     (loss / settings.accumulate).backward()
                 rows.append(row)
@@ -173,7 +173,7 @@ class Fitting:
             last = first + size
             yield self._part(batch, slice(first, min(last, count)), slice(max(first - count, 0), max(last - count, 0)))
 
-    def draw(self, draw: torch.Generator) -> Batch:
+    def draw_batch(self, draw: torch.Generator) -> Batch:
         """Photos drawn with replacement, bits flipped anew, the text dropped now and then; and rows of the prior."""
         settings, schedule = self.settings, self.quantizer.schedule
         photos = torch.randint(len(self.features), (settings.batch,), generator=draw)

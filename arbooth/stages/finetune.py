@@ -106,9 +106,10 @@ def _run_key(job: Job, given: Inputs) -> str:
 
 def write_curves(folder: Path, history: list[dict[str, float]]) -> None:
     """One CSV a curve (loss, subject, prior, scale_1, ...) with columns step and value, as DVC plots them."""
+    names = dict.fromkeys(name for row in history for name in row if name != "step")
     with whole_folder(folder) as part:
-        for name in (n for n in history[0] if n != "step"):
+        for name in names:
             with (part / f"{name}.csv").open("w", newline="") as file:
                 writer = csv.writer(file)
                 writer.writerow(["step", "value"])
-                writer.writerows([row["step"], f"{row[name]:.6g}"] for row in history)
+                writer.writerows([row["step"], f"{row[name]:.6g}"] for row in history if name in row)

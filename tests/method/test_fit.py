@@ -141,7 +141,7 @@ def test_micro_batches_add_up_to_the_whole_step(kind, size):
     gradients = []
     for micro_batch in (0, size):
         run = fitting(micro_batch=micro_batch, **kind)
-        for loss, _ in run.losses(run.draw(generator(0, "fit", 0, 0))):
+        for loss, _ in run.losses(run.draw_batch(generator(0, "fit", 0, 0))):
             loss.backward()
         gradients.append([p.grad for p in (run.identifier, *run.parameters.values())])
     for one, other in zip(*gradients):
@@ -154,11 +154,11 @@ def test_steps_without_the_last_scale_keep_the_gradient_unbiased():
     for chance in (1.0, 0.25):
         for number in range(40):
             run = fitting(last_scale_chance=chance)
-            scales = len(run.draw(generator(0, "fit", number, 0)).schedule)
+            scales = len(run.draw_batch(generator(0, "fit", number, 0)).schedule)
             if (chance, scales) in found:
                 continue
             run.settings = replace(run.settings, batch=1)
-            batch = run.draw(generator(0, "fit", 0, 0))
+            batch = run.draw_batch(generator(0, "fit", 0, 0))
             batch.schedule = run.quantizer.schedule.first(scales)
             loss, row = run._part(batch, slice(0, 1), slice(0, 1))
             loss.backward()

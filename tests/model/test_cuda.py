@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from arbooth.memory import Undrawn, _autoencoder, _features, _paint, _prior, _prompt, network
+from arbooth.memory import Undrawn, autoencoder_of, features_of, network, painted, prior_of, prompt_of
 from arbooth.model.autoencoder import to_uint8
 from tests.test_memory import FOUR_BLOCKS, recipe
 
@@ -23,13 +23,15 @@ def fake():
 @pytest.mark.parametrize("changes", [{}, {"micro_batch": 1, "rank": 8}])
 def test_a_training_steps_losses_mix_no_devices_and_wait_for_none(changes):
     """A read of a value (.item, tolist) would stop a fake tensor. Backward passes can't be faked on CUDA."""
-    net = network(SHAPE, "bfloat16").to("cuda")
-    run = Undrawn(net, SHAPE.quantizer, _features(SHAPE), _prompt(SHAPE), _prior(SHAPE, recipe()), recipe(**changes))
-    for loss, row in run.losses(run.draw(torch.Generator())):
+    net = network(SHAPE, "bfloat16", "cuda")
+    run = Undrawn(
+        net, SHAPE.quantizer, features_of(SHAPE), prompt_of(SHAPE), prior_of(SHAPE, recipe()), recipe(**changes)
+    )
+    for loss, row in run.losses(run.draw_batch(torch.Generator())):
         assert loss.device.type == row.device.type == "cuda"
 
 
 def test_painting_mixes_no_devices_and_waits_for_none():
-    net, decoder = network(SHAPE, "bfloat16").to("cuda"), _autoencoder(SHAPE, "decoder", "bfloat16").to("cuda")
-    codes = _paint(SHAPE, net, (4.0, 4.0, 4.0, 1.0), 2)
+    net, decoder = network(SHAPE, "bfloat16", "cuda"), autoencoder_of(SHAPE, "decoder", "bfloat16", "cuda")
+    codes = painted(SHAPE, net, (4.0, 4.0, 4.0, 1.0), 2)
     assert codes.device.type == "cuda" and to_uint8(decoder.decode(codes)).shape == (2, 96, 96, 3)
