@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,8 +59,7 @@ def init(
     """Make a project: params.yaml, dvc.yaml, git and DVC."""
     from arbooth.creating import init as make
 
-    for line in make(folder, recipe):
-        typer.echo(line)
+    _say(make(folder, recipe))
 
 
 @app.command()
@@ -102,12 +102,8 @@ def generate(
     n: Annotated[int, typer.Option("-n", "--number", min=1, max=1000, help="how many pictures")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same bytes")] = 0,
     out: Annotated[Path | None, typer.Option(help="folder for PNGs and contact sheet [outputs/TARGET]")] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="classifier-free guidance; 1 is none [as the subject was judged]")
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="above 0; lower is safer [as the subject was judged]")
-    ] = None,
+    guidance: Annotated[float | None, typer.Option(help="of text; 1 is none [as the subject was judged]")] = None,
+    temperature: Annotated[float | None, typer.Option(help="above 0; low is safe [as the subject was judged]")] = None,
     top_k: Annotated[int | None, typer.Option(min=0, help="1 is greedy [as the subject was judged]")] = None,
     top_p: Annotated[float | None, typer.Option(help="in (0, 1] [as the subject was judged]")] = None,
 ) -> None:
@@ -135,8 +131,7 @@ def subject_add(
     """Check and copy photos, and declare the subject in params.yaml."""
     from arbooth.subjects import add_subject
 
-    for line in add_subject(_project(), name, noun, photos, prompts):
-        typer.echo(line)
+    _say(add_subject(_project(), name, noun, photos, prompts))
 
 
 @subjects.command("remove")
@@ -163,30 +158,12 @@ Version = Annotated[str | None, typer.Argument(help="number of a registered vers
 def adapter_shrink(
     subject: Annotated[str, typer.Argument(help="of params.yaml, fine-tuned with finetune.rank 0")],
     rank: Annotated[int, typer.Option(min=1, help="of the change that is kept: 16 is a thousandth of it or so")] = 16,
-    out: Annotated[Path | None, typer.Option(help="the file to write [outputs/SUBJECT-rankR.safetensors]")] = None,
+    out: Annotated[Path | None, typer.Option(help="file to write [outputs/SUBJECT-rankR.safetensors]")] = None,
 ) -> None:
     """A low-rank adapter from a full one: the largest singular values of every matrix's change."""
-    from arbooth.data.adapters import check_fits, read_adapter, shrink, write_adapter
-    from arbooth.data.networks import load_transformer
+    from arbooth.subjects import shrink_adapter
 
-    project = _project()
-    params = project.params(subject)
-    base, full = project.base(params), project.adapter(subject, params)
-    adapter, net = read_adapter(full, subject), load_transformer(base, project.device, params.compute)
-    check_fits(adapter, net, base.hash)
-    small, lost = shrink(adapter, net, rank)
-    path = out or project.outputs / f"{subject}-rank{rank}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_adapter(path, small)
-    worst = max(lost, key=lambda name: lost[name])
-    typer.echo(f"wrote {_short(path)}: {_megabytes(path)} of {_megabytes(full)}")
-    mean = sum(lost.values()) / len(lost)
-    typer.echo(f"lost of the change: {mean:.0%} on average, {lost[worst]:.0%} in {worst}")
-    typer.echo(f"paint with it: arbooth generate {_short(path)} 'a photo of <S*> {adapter.noun}'")
-
-
-def _megabytes(path: Path) -> str:
-    return f"{path.stat().st_size / 1e6:.1f} MB"
+    _say(shrink_adapter(_project(), subject, rank, out))
 
 
 @registry.command("publish")
@@ -272,8 +249,7 @@ def summary() -> None:
     """Print where the results lie, and every subject's metrics."""
     from arbooth.subjects import summary_lines
 
-    for line in summary_lines(_project()):
-        typer.echo(line)
+    _say(summary_lines(_project()))
 
 
 @app.command()
@@ -305,15 +281,14 @@ def bench(
 ) -> None:
     """Time an image, and a training step both ways; or tell the memory that a base needs, without having it."""
     if memory:
-        from arbooth.memory import report as report_memory
+        from arbooth.memory import report as told
 
-        for line in report_memory(_project(), memory, ratio, pixels, overrides or []):
-            typer.echo(line)
-        return
-    from arbooth.benchmark.timing import report
+        lines = told(_project(), memory, ratio, pixels, overrides or [])
+    else:
+        from arbooth.benchmark.timing import report
 
-    for line in report(_project(), steps, batch, json):
-        typer.echo(line)
+        lines = report(_project(), steps, batch, json)
+    _say(lines)
 
 
 @app.command()
@@ -389,6 +364,11 @@ def version() -> None:
     from arbooth import __version__
 
     typer.echo(__version__)
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        typer.echo(line)
 
 
 def _short(path: Path) -> str:

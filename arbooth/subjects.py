@@ -130,3 +130,29 @@ def summary_lines(project: Project) -> list[str]:
     lines.append(f"MLflow   {uri}")
     lines.append(f"         look with: mlflow server --workers 1 --backend-store-uri {uri}")
     return lines
+
+
+def shrink_adapter(project: Project, subject: str, rank: int, out: Path | None = None) -> list[str]:
+    """Write a low-rank adapter of a subject that was fine-tuned whole; lines that say what it is and what it lost.
+
+    Raises:
+        InputError: it is not fine-tuned yet, or of low rank already, or has no such rank.
+    """
+    from arbooth.data.adapters import check_fits, read_adapter, shrink, write_adapter
+    from arbooth.data.networks import load_transformer
+
+    params = project.params(subject)
+    base, full = project.base(params), project.adapter(subject, params)
+    adapter, net = read_adapter(full, subject), load_transformer(base, project.device, params.compute)
+    check_fits(adapter, net, base.hash)
+    small, lost = shrink(adapter, net, rank)
+    path = out or project.outputs / f"{subject}-rank{rank}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_adapter(path, small)
+    worst, mean = max(lost, key=lambda name: lost[name]), sum(lost.values()) / len(lost)
+    sizes = " of ".join(f"{file.stat().st_size / 1e6:.1f} MB" for file in (path, full))
+    return [
+        f"wrote {path}: {sizes}",
+        f"lost of the change: {mean:.0%} on average, {lost[worst]:.0%} in {worst}",
+        f"paint with it: arbooth generate {path} 'a photo of <S*> {adapter.noun}'",
+    ]

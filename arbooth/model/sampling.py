@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from arbooth.model.block import Condition
 from arbooth.model.moving import moved
 from arbooth.model.quantizer import Quantizer
-from arbooth.model.transformer import Condition, Text, Transformer
+from arbooth.model.transformer import Text, Transformer
 
 
 @dataclass(frozen=True)
