@@ -97,7 +97,7 @@ def stage(
 
 @app.command()
 def generate(
-    target: Annotated[str, typer.Argument(help="a subject, an adapter's file, models:/arbooth-NAME@champion, or `base`")],
+    target: Annotated[str, typer.Argument(help="a subject, an adapter's file, models:/arbooth-X@champion, or `base`")],
     prompt: Annotated[str, typer.Argument(help="what to paint, with <S*> for the subject")],
     n: Annotated[int, typer.Option("-n", "--number", min=1, max=1000, help="how many pictures")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same bytes")] = 0,
