@@ -147,6 +147,12 @@ def lock(over: str, key: str) -> str:
     return f"{_FOLDERS[over]}/{key}/dvc.lock"
 
 
+def of_lock(name: str) -> tuple[str, str]:
+    """What a lock is of: "subject" or "class", and its name."""
+    folder, key, _ = name.split("/")
+    return next(over for over, there in _FOLDERS.items() if there == folder), key
+
+
 def pipelines(locks: Iterable[str]) -> list[str]:
     """The dvc.yaml beside each of these locks."""
     return [name.removesuffix(".lock") + ".yaml" for name in locks]

@@ -316,6 +316,12 @@ class Project:
         names = [graph.lock("subject", subject)] if subject else []
         return [*names, graph.lock("class", class_name)]
 
+    def has_files(self, lock: str, params: Params) -> bool:
+        """Whether everything that the stages beside a lock write is there, as it is or in another state."""
+        over, key = graph.of_lock(lock)
+        stages = (name for name, stage in graph.TABLE.items() if stage.over == over)
+        return all(path.exists() for name in stages for path in self.paths(name, key, params)[1].values())
+
     def read_locks(self, subject: str | None, class_name: str) -> dict[str, str]:
         """The texts of those that are there."""
         paths = {name: self.root / name for name in self.lock_files(subject, class_name)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fnmatch
+import hashlib
 import json
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
@@ -33,8 +35,11 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_RETRY_EXTRA_CODES, temporary_settings
 from prefect.states import Cancelling
 
+from arbooth import graph
+from arbooth.data.files import read_fields, write_json
 from arbooth.errors import DvcFailed, InputError
 from arbooth.graph import pipelines
+from arbooth.params import Params
 from arbooth.project import Project
 from arbooth.registry.gate import CANDIDATE, CHAMPION
 from arbooth.registry.ledger import ledger
@@ -226,7 +231,8 @@ async def _stages(client: PrefectClient, runs: list[UUID]) -> dict[UUID, str]:
     query = {"flow_run_filter": chosen, "task_run_filter": running}
     found = [task async for task in every(client.read_task_runs, **query)]
     bars = ArtifactFilter(
-        task_run_id=ArtifactFilterTaskRunId(any_=[task.id for task in found]), type=ArtifactFilterType(any_=["progress"])
+        task_run_id=ArtifactFilterTaskRunId(any_=[task.id for task in found]),
+        type=ArtifactFilterType(any_=["progress"]),
     )
     progress = {bar.task_run_id: bar.data async for bar in every(client.read_artifacts, artifact_filter=bars)}
     return {
@@ -264,25 +270,42 @@ def collect(only: str = "*") -> list[str]:
     if not locks:
         raise InputError(f"the registry has nothing of {', '.join(missing[:5])}: see `arbooth fleet status`")
     project.write_stamp()
-    project.write_locks(locks)
-    made = sorted(pipelines(locks))
-    made += [f"photos/{name}.dvc" for name in subjects if (project.root / "photos" / f"{name}.dvc").is_file()]
-    if not missing and len(subjects) == len(
-        params.subjects
-    ):  # DVC takes twice as long for a thousand targets as for their folders
-        made = ["-R", *(name for name in ("subjects", "classes", "photos") if (project.root / name).is_dir())]
-    try:
-        project.dvc("pull" if has_remotes(project) else "checkout", "-q", *made, say=lambda _: None)
-    except DvcFailed as error:
-        raise InputError(
-            f"DVC can't bring what the registry names: {error.lines[-1] if error.lines else error}"
-        ) from None
+    _bring(project, params, locks, whole=not missing and len(subjects) == len(params.subjects))
     lines = [f"collected {len(subjects) - len(missing)} of {len(subjects)} subjects"]
     lines += [f"{name} is not published yet" for name in missing]
     if not missing and len(subjects) == len(params.subjects):
         project.repro("summarize", None, say=lambda _: None)
         lines.append(f"report   {project.paths('summarize', None, params)[1]['report'] / 'index.html'}")
     return lines
+
+
+def _bring(project: Project, params: Params, locks: dict[str, str], whole: bool) -> None:
+    """Pull what these records name, but for what came at an earlier time and still is there."""
+    record = project.home / ".arbooth" / "collected.json"
+    came: dict[str, str] = {}
+    with contextlib.suppress(InputError):  # without it everything is looked at
+        came = dict(read_fields(record))
+    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in locks.items()}
+    changed = project.write_locks(locks)
+    wanted = [
+        name
+        for name in sorted(locks)
+        if hashes[name] != came.get(name) or pipelines([name])[0] in changed or not project.has_files(name, params)
+    ]
+    photos = [f"photos/{name}" for name in params.subjects if graph.lock("subject", name) in wanted or whole]
+    photos = [
+        name for name in photos if not (project.root / name).is_dir() and (project.root / f"{name}.dvc").is_file()
+    ]
+    made = [*pipelines(wanted), *(f"{name}.dvc" for name in photos)]
+    if whole and 2 * len(wanted) > len(locks):  # DVC takes twice as long for a thousand targets as for their folders
+        made = ["-R", *(name for name in ("subjects", "classes", "photos") if (project.root / name).is_dir())]
+    if made:
+        try:
+            project.dvc("pull" if has_remotes(project) else "checkout", "-q", *made, say=lambda _: None)
+        except DvcFailed as error:
+            said = error.lines[-1] if error.lines else error
+            raise InputError(f"DVC can't bring what the registry names: {said}") from None
+    write_json(record, came | hashes)
 
 
 async def _known(client: PrefectClient) -> dict[str, Known]:

@@ -58,6 +58,12 @@ def test_a_fresh_checkout_collects_everything(fleet):
     assert not changed, status
     assert list((fresh / "outputs").rglob("*.png"))
     assert set(CLASSES) == {path.stem for path in (fresh / "artifacts" / "prior").glob("*.safetensors")}
+    sheet = fresh / "artifacts" / "sheets" / f"{next(iter(SUBJECTS))}.png"
+    before = sheet.read_bytes()
+    sheet.unlink()
+    where = "cd ~/fresh; export MLFLOW_TRACKING_URI=http://$SERVER:5000; "
+    assert "collected 12 of 12 subjects" in fleet.desk.run(where + "arbooth fleet collect").stdout
+    assert sheet.read_bytes() == before
 
 
 def test_a_second_run_finds_everything_done(fleet):

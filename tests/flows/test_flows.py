@@ -109,6 +109,12 @@ def test_one_machine_collects_what_is_registered(prefect):
     said = call("arbooth", "fleet", "collect").stdout
     assert "collected 1 of 1 subjects" in said and (folder / "artifacts" / "report" / "index.html").is_file()
     assert list((folder / "artifacts" / "generate" / "poodle").glob("*.png"))
+    # Again: what came and is still there is not looked at, what is gone comes back.
+    sheet, metrics = folder / "artifacts" / "sheets" / "poodle.png", folder / "artifacts" / "evaluate" / "poodle.json"
+    before, read = sheet.read_bytes(), metrics.stat().st_mtime_ns
+    sheet.unlink()
+    call("arbooth", "fleet", "collect")
+    assert sheet.read_bytes() == before and metrics.stat().st_mtime_ns == read
 
 
 def test_what_is_not_there_is_one_sentence(prefect):
