@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from arbooth.data.bases import load_base
 from arbooth.data.files import write_json
-from arbooth.data.networks import quantizer_of
+from arbooth.data.networks import load_autoencoder, quantizer_of
 from arbooth.metrics.judge import Judge, load_judge
 from arbooth.painting.painter import Painter
 from arbooth.params import load_params
@@ -52,7 +52,7 @@ def check(out: Path, pictures: int, seed: int, modules: Path | None = None) -> d
         print(f"{question:24} {share:6.1%}" + (f"   true pictures {true[question]:6.1%}" if world else ""))
     shares |= {f"true {question}": share for question, share in true.items()}
     for name, real in _unseen(out, world, seed):
-        shares[f"psnr_{name}"] = round(evaluate(painter.autoencoder, quantizer_of(painter.base), to_pixels(real)), 2)
+        shares[f"psnr_{name}"] = round(evaluate(load_autoencoder(painter.base), quantizer_of(painter.base), to_pixels(real)), 2)
         print(f"{name:24} {shares[f'psnr_{name}']:.2f} dB of {len(real)}")
     write_json(out / "check.json", shares)
     return shares

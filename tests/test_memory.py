@@ -8,7 +8,7 @@ import pytest
 
 from arbooth.data.bases import load_base
 from arbooth.errors import InputError
-from arbooth.memory import GIB, Shape, finetune_peak, generate_peak, misfits, peaks, released, shape_of
+from arbooth.memory import GIB, Shape, finetune_peak, generate_peak, misfits, released, shape_of
 from arbooth.method.fit import FitSettings
 from arbooth.model.config import AutoencoderConfig, TransformerConfig
 from arbooth.model.schedule import Schedule
@@ -87,11 +87,6 @@ def test_painting_takes_what_is_told():
     assert told == pytest.approx(real("generate_peak(FOUR_BLOCKS, 'bfloat16', 4.0, 1)"), rel=0.1)
 
 
-def gib(name, pixels="1M", **changes):
-    shape = released(name, 1.0, pixels)
-    return {peak.work: peak.total / GIB for peak in peaks(shape, changed(**changes))}
-
-
 def changed(**changes):
     return load_params("recipe", text=params_of("infinity-2b"), overrides=[f"{k}={v}" for k, v in changes.items()])
 
@@ -99,11 +94,11 @@ def changed(**changes):
 @pytest.mark.heavy
 def test_the_released_networks_fit_the_cards_that_docs_name():
     """The paper's method on 24 GB, low rank on 16, painting on 12: one photo and one class sample, 1024x1024."""
-    few = {"finetune.batch": 1, "finetune.micro_batch": 1}
-    full = gib("infinity-2b", **few, **{"finetune.optimizer": "adamw-8bit"})
-    assert full["finetune"] < 22 and full["generate, serve"] < 11
-    low = finetune_peak(released("infinity-2b", 1.0, "1M"), recipe(micro_batch=1, rank=16), "bfloat16")
-    assert low.total < 13 * GIB
+    shape = released("infinity-2b", 1.0, "1M")
+    full = finetune_peak(shape, recipe(micro_batch=1, optimizer="adamw-8bit"), "bfloat16")
+    low = finetune_peak(shape, recipe(micro_batch=1, rank=16), "bfloat16")
+    assert full.total < 22 * GIB and low.total < 13 * GIB
+    assert generate_peak(shape, "bfloat16", 4.0, 1).total < 11 * GIB
 
 
 def test_eight_bits_need_less_than_thirty_two_and_low_rank_less_than_both():
@@ -117,16 +112,19 @@ def test_eight_bits_need_less_than_thirty_two_and_low_rank_less_than_both():
 def test_what_does_not_fit_is_told_with_what_would():
     record = {
         "schedule": "0.06M",
-        "transformer": FOUR_BLOCKS.config.as_dict(),
+        "transformer": replace(FOUR_BLOCKS.config, text_width=1024).as_dict(),  # of a width whose encoder is not known
         "autoencoder": FOUR_BLOCKS.autoencoder.as_dict(),
-        "files": {part: {"bytes": 10**9} for part in ("transformer", "autoencoder", "text")},
+        "files": {part: {"bytes": 10**8} for part in ("transformer", "autoencoder", "text")},
     }
     base = replace(load_base("embedded"), name="four", record=record)
     assert misfits(base, PARAMS, 400 * GIB) == []
-    said = misfits(base, changed(**{"finetune.recompute": "false"}), 6 * GIB)
-    assert [line.split()[0] for line in said] == ["finetune"] and "finetune.recompute=true" in said[0]
-    said = misfits(base, PARAMS, GIB)
-    assert {line.split()[0] for line in said} >= {"finetune", "prior"} and "picture.pixels" in said[-1]
+    full = {"finetune.optimizer": "adamw", "finetune.batch": 1}
+    said = misfits(base, changed(**full), 3 * GIB)
+    assert [line.split()[0] for line in said] == ["finetune"] and "set finetune.optimizer=adamw-8bit" in said[0]
+    said = misfits(base, changed(**full), GIB)  # one way is not enough, two are
+    assert "set finetune.optimizer=adamw-8bit finetune.rank=16" in said[0]
+    said = misfits(base, changed(**full), GIB // 2)
+    assert {line.split()[0] for line in said} == {"finetune", "prior", "generate,"} and "picture.pixels" in said[-1]
 
 
 def test_the_embedded_base_fits_anything_and_is_told_by_the_command(project):
