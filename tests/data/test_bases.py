@@ -12,10 +12,12 @@ from arbooth.data.files import EMBEDDED
 from arbooth.data.importing import import_base
 from arbooth.data.networks import load_autoencoder, load_text_encoder, load_transformer, quantizer_of
 from arbooth.errors import InputError
+from arbooth.method.seeds import generator
 from arbooth.model import names
-from arbooth.model.autoencoder import Autoencoder
+from arbooth.model.autoencoder import Autoencoder, to_uint8
 from arbooth.model.config import AutoencoderConfig, TransformerConfig
-from arbooth.model.transformer import Transformer
+from arbooth.model.sampling import Sampling, sample
+from arbooth.model.transformer import Text, Transformer
 
 CONFIG = TransformerConfig(4, 128, 2, 16, 128, chunks=2)
 
@@ -321,3 +323,24 @@ def test_a_level_embedding_before_every_chunk_is_another_network_of_the_same_fil
     assert load_base("every", tmp_path / "bases", tmp_path / "weights").hash == every.hash
     with pytest.raises(InputError, match="first-block or every-chunk"):
         import_base(where, "odd", tmp_path / "bases", tmp_path / "weights", level_embedding="some")
+
+
+def test_the_decoder_in_bfloat16_is_within_one_step_of_a_byte_almost_everywhere():
+    """On drawings of every kind of scene, painted by the base itself."""
+    base = load_base("embedded")
+    net, encoder, quantizer = load_transformer(base), load_text_encoder(base), quantizer_of(base)
+    prompts = ["a photo of dog in the snow", "a car on the beach", "a cat at night", "a photo of cup in the city"]
+    codes = []
+    for index, prompt in enumerate(prompts * 2):
+        features = encoder.encode(prompt).features
+        text = Text(features[None], [len(features)])
+        codes.append(sample(net, quantizer, text, Sampling(3.0, 0.5, 900, 0.97), [generator(0, index)]).codes)
+    whole, exact, half = (
+        load_autoencoder(base),
+        load_autoencoder(base, only="decoder"),
+        load_autoencoder(base, compute="bfloat16", only="decoder"),
+    )
+    with torch.no_grad():
+        expected, same, near = (to_uint8(net.decode(torch.cat(codes))).int() for net in (whole, exact, half))
+    assert (same - expected).abs().max() <= 1
+    assert ((near - expected).abs() > 1).float().mean() < 0.0015 and (near - expected).abs().max() <= 6
