@@ -115,11 +115,13 @@ def write_table(path: Path, rows: list[dict], columns: list[str] | None = None) 
 
 
 def read_json(path: Path):
-    """Raises InputError: the file is not there, or is not JSON."""
+    """Raises InputError: the file is not there, can't be read, or is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is not there: run `dvc repro`, which makes it") from None
+    except OSError as error:  # a folder in its place, say
+        raise InputError(f"{path} can't be read ({error.strerror}): move it away and make it anew") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not readable as JSON ({error}): make it anew") from None
 

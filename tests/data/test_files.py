@@ -1,6 +1,7 @@
 import pytest
 
 from arbooth.data.files import read_json, sha256, whole_file, whole_folder, write_json
+from arbooth.errors import InputError
 
 
 def test_a_failed_block_leaves_what_was_there(tmp_path):
@@ -56,3 +57,9 @@ def test_threads_may_write_the_same_file_at_once(tmp_path):
         thread.join()
     assert not errors and len(read_json(tmp_path / "a.json")["long"]) == 10_000
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_folder_where_a_file_should_be_is_one_sentence(tmp_path):
+    (tmp_path / "x.json").mkdir()
+    with pytest.raises(InputError, match="x.json can't be read"):
+        read_json(tmp_path / "x.json")
