@@ -157,7 +157,7 @@ Version = Annotated[str | None, typer.Argument(help="number of a registered vers
 @adapters.command("shrink")
 def adapter_shrink(
     subject: Annotated[str, typer.Argument(help="of params.yaml, fine-tuned with finetune.rank 0")],
-    rank: Annotated[int, typer.Option(min=1, help="of the change that is kept: 16 is a thousandth of it or so")] = 16,
+    rank: Annotated[int, typer.Option(min=1, help="of the change that is kept")] = 16,
     out: Annotated[Path | None, typer.Option(help="file to write [outputs/SUBJECT-rankR.safetensors]")] = None,
 ) -> None:
     """A low-rank adapter from a full one: the largest singular values of every matrix's change."""
@@ -275,8 +275,8 @@ def bench(
     batch: Annotated[int, typer.Option(min=1, help="subject photos per step")] = 2,
     json: Annotated[Path | None, typer.Option(help="also write the numbers to this file")] = None,
     memory: Annotated[str, typer.Option(help="tell what this base needs instead, say infinity-2b")] = "",
-    pixels: Annotated[str, typer.Option(help="of the picture, with --memory: 0.06M to 1M")] = "default",
-    ratio: Annotated[float, typer.Option(help="its height over its width, with --memory")] = 1.0,
+    pixels: Annotated[str, typer.Option(help="0.06M to 1M, with --memory [as in params.yaml]")] = "",
+    ratio: Annotated[float | None, typer.Option(help="height over width, with --memory [as there]")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="parameters for --memory, say finetune.rank=16")] = None,
 ) -> None:
     """Time an image, and a training step both ways; or tell the memory that a base needs, without having it."""

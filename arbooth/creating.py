@@ -154,8 +154,10 @@ def _merge_settings(file: Path, sources: list[Path], beside: Path) -> None:
     merged.read(sources, encoding="utf-8")
     for section in merged.values():
         for name in set(DVC_PATHS) & set(section):
-            if "://" not in section[name] and not section[name].startswith("~"):
-                section[name] = os.path.normpath(beside.absolute() / section[name])
+            value = section[name].strip("\"'")  # DVC quotes one with a comma
+            if "://" not in value and not value.startswith("~"):
+                path = os.path.normpath(beside.absolute() / value)
+                section[name] = f'"{path}"' if set(path) & set(",#;") else path
     with file.open("w", encoding="utf-8") as out:
         merged.write(out)
 

@@ -93,10 +93,16 @@ def _device(project: Project) -> Finding:
 
 
 def fits(project: Project, base: Base, params: Params) -> Finding:
-    """Whether every stage's memory is there, told before one runs."""
+    """Whether every stage's memory is there, and the optimizer, told before one runs."""
     from arbooth.memory import misfits
+    from arbooth.method.optimizers import optimizer_of
 
-    said = misfits(base, params, device_memory(project.device))
+    try:
+        for name in {params.finetune.optimizer, *(params.of_subject(s).finetune.optimizer for s in params.subjects)}:
+            optimizer_of(name)
+        said = misfits(base, params, device_memory(project.device))
+    except InputError as error:  # no such device is told elsewhere
+        return Finding("memory", str(error), False, False, "mend what it names")
     return Finding("memory", "; ".join(said) or "every stage fits", not said, False, "the rest runs as it is")
 
 

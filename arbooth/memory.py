@@ -311,8 +311,8 @@ def _remedy(base: Base, params: Params, limit: int) -> str:
     return ""
 
 
-def report(project: Project, name: str, ratio: float, pixels: str, overrides: Sequence[str]) -> list[str]:
-    """A table of every stage's peak, for a base of the project or a published one.
+def report(project: Project, name: str, ratio: float | None, pixels: str, overrides: Sequence[str]) -> list[str]:
+    """A table of every stage's peak, for a base of the project or a published one, at the parameters' picture or another.
 
     A published one that the project does not use is told with its own recipe.
 
@@ -324,11 +324,12 @@ def report(project: Project, name: str, ratio: float, pixels: str, overrides: Se
 
     if name in project.base_names():
         params = project.params(overrides=overrides)
-        shape = shape_of(load_base(name, project.bases, project.weights, ratio, pixels))
+        asked = (ratio or params.picture.ratio, pixels or params.picture.pixels)
+        shape = shape_of(load_base(name, project.bases, project.weights, *asked))
     else:
-        shape = released(name, ratio, pixels)
         text = params_of(name if name in names() else "infinity-2b")
         params = load_params(f"recipe {name}", text=text, overrides=overrides)
+        shape = released(name, ratio or params.picture.ratio, pixels or params.picture.pixels)
     batch = params.finetune.batch
     height, width = shape.picture
     lines = [f"{name} at {width}x{height} ({shape.schedule.length} tokens), {params.compute}, batch {batch}"]

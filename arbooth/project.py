@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -316,11 +317,18 @@ class Project:
         names = [graph.lock("subject", subject)] if subject else []
         return [*names, graph.lock("class", class_name)]
 
-    def has_files(self, lock: str, params: Params) -> bool:
-        """Whether everything that the stages beside a lock write is there, as it is or in another state."""
-        over, key = graph.of_lock(lock)
-        stages = (name for name, stage in graph.TABLE.items() if stage.over == over)
-        return all(path.exists() for name in stages for path in self.paths(name, key, params)[1].values())
+    def state_of(self, tracked: str, params: Params) -> str | None:
+        """What a lock or a photos/NAME.dvc says and the file system of its files; None where one of those is missing."""
+        if tracked.endswith(".dvc"):
+            paths = [(self.root / tracked).with_suffix("")]
+        else:
+            over, key = graph.of_lock(tracked)
+            stages = (name for name, stage in graph.TABLE.items() if stage.over == over)
+            paths = [path for name in stages for path in self.paths(name, key, params)[1].values()]
+        if not all(path.exists() for path in paths):
+            return None
+        stats = [(s.st_ino, s.st_mtime_ns, s.st_size) for s in (path.stat() for path in paths)]
+        return hashlib.sha256(f"{(self.root / tracked).read_text()}\0{stats}".encode()).hexdigest()
 
     def read_locks(self, subject: str | None, class_name: str) -> dict[str, str]:
         """The texts of those that are there."""

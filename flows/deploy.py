@@ -342,17 +342,20 @@ def pushed_commit(project: Project, params: Params) -> str:
 
 
 def missing_at_remote(project: Project, targets: list[str]) -> list[str]:
-    """What DVC's remote lacks of these files.
+    """What DVC's remote lacks of these files; what this machine's cache lacks does not count.
 
     Raises:
         InputError: it does not answer.
     """
+    if not targets:
+        return []
     lines: list[str] = []
     try:
         project.dvc("status", "--cloud", "--json", *targets, say=lines.append)
     except DvcFailed as error:
         raise InputError(f"DVC's remote does not answer: {error.lines[-1] if error.lines else error}") from None
-    return list(json.loads("\n".join(line for line in lines if line.startswith(("{", "}", " ", '"'))) or "{}"))
+    found = json.loads("\n".join(line for line in lines if line.startswith(("{", "}", " ", '"'))) or "{}")
+    return [name for name, state in found.items() if state in ("new", "missing")]
 
 
 def lines_of(done: Deployed) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fnmatch
-import hashlib
 import json
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
@@ -280,32 +279,26 @@ def collect(only: str = "*") -> list[str]:
 
 
 def _bring(project: Project, params: Params, locks: dict[str, str], whole: bool) -> None:
-    """Pull what these records name, but for what came at an earlier time and still is there."""
+    """Pull what these records name, and photos, but for what came at an earlier time and was not touched since."""
     record = project.home / ".arbooth" / "collected.json"
     came: dict[str, str] = {}
     with contextlib.suppress(InputError):  # without it everything is looked at
         came = dict(read_fields(record))
-    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in locks.items()}
-    changed = project.write_locks(locks)
-    wanted = [
-        name
-        for name in sorted(locks)
-        if hashes[name] != came.get(name) or pipelines([name])[0] in changed or not project.has_files(name, params)
-    ]
-    photos = [f"photos/{name}" for name in params.subjects if graph.lock("subject", name) in wanted or whole]
-    photos = [
-        name for name in photos if not (project.root / name).is_dir() and (project.root / f"{name}.dvc").is_file()
-    ]
-    made = [*pipelines(wanted), *(f"{name}.dvc" for name in photos)]
-    if whole and 2 * len(wanted) > len(locks):  # DVC takes twice as long for a thousand targets as for their folders
+    project.write_locks(locks)
+    photos = [f"photos/{name}.dvc" for name in params.subjects if whole or graph.lock("subject", name) in locks]
+    tracked = [*sorted(locks), *(name for name in photos if (project.root / name).is_file())]
+    wanted = [name for name in tracked if came.get(name) is None or project.state_of(name, params) != came[name]]
+    if whole and 2 * len(wanted) > len(tracked):  # DVC takes twice as long for a thousand targets as for their folders
         made = ["-R", *(name for name in ("subjects", "classes", "photos") if (project.root / name).is_dir())]
-    if made:
+    else:
+        made = [*pipelines(name for name in wanted if name in locks), *(name for name in wanted if name not in locks)]
+    if wanted:
         try:
             project.dvc("pull" if has_remotes(project) else "checkout", "-q", *made, say=lambda _: None)
         except DvcFailed as error:
             said = error.lines[-1] if error.lines else error
             raise InputError(f"DVC can't bring what the registry names: {said}") from None
-    write_json(record, came | hashes)
+    write_json(record, came | {name: project.state_of(name, params) for name in tracked})
 
 
 async def _known(client: PrefectClient) -> dict[str, Known]:

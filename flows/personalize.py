@@ -139,7 +139,7 @@ def _alone(host: Project, name: str, remote: bool) -> Iterator[None]:
     The limit's lease ends a minute after whoever held it was killed, but only a server that goes on running sees to
     that; the temporary one of a flow without a server would keep it for ever.
     """
-    locks = host.home / "locks"
+    locks = host.home / ".arbooth" / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / name):
         if not (remote and PREFECT_API_URL.value()):

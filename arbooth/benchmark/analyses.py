@@ -74,7 +74,7 @@ def layer_changes(project: Project, key: str) -> list[dict]:
         given.tokens.features,
         given.tokens.prompt,
         given.prior,
-        replace(given.recipe, layers=WHOLE_LAYERS),
+        replace(given.recipe, layers=WHOLE_LAYERS, rank=0),
         progress=partial(track, label=f"tuning every layer on {key}"),
         attention=project.settings.attention,
     )

@@ -180,7 +180,7 @@ def _image_seconds(base: Base, params: Params, device: torch.device) -> tuple[fl
 
 def _finetune_seconds(bench: Bench, recipe: FitSettings) -> float:
     """A whole run with the defaults of params.yaml, from caches."""
-    run = Fitting(bench.net, bench.quantizer, bench.fitting.features, bench.fitting.prompt, bench.fitting.prior, recipe)
+    run = Fitting(bench.teacher, bench.quantizer, bench.fitting.features, bench.fitting.prompt, bench.fitting.prior, recipe)
     started = time.perf_counter()
     for _ in track(range(recipe.steps), "finetune"):
         run.step()

@@ -114,6 +114,8 @@ def shrink(adapter: Adapter, net: Transformer, rank: int) -> tuple[Adapter, dict
         tensors = shrunk(adapter.parameters, net, rank, lost.__setitem__)
     except ValueError as error:
         raise InputError(f"--rank: {error}") from None
+    if not lost:
+        raise InputError(f"the adapter of {adapter.subject!r} holds no matrix: it is as small as can be")
     return replace(adapter, parameters=tensors, kind="low-rank", settings={**adapter.settings, "rank": rank}), lost
 
 

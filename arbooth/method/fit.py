@@ -133,7 +133,9 @@ class Fitting:
             self.weights = losses.token_weights(
                 quantizer.schedule, settings.coarse_scales, settings.coarse_weight, settings.fine_weight
             ).to(device)
-        self.chances = losses.chance_weights(quantizer.schedule, settings.last_scale_chance).to(device)
+        # A schedule of one scale has none to leave out.
+        self.chance = settings.last_scale_chance if len(quantizer.schedule) > 1 else 1.0
+        self.chances = losses.chance_weights(quantizer.schedule, self.chance).to(device)
         self.correction = SelfCorrection(settings.correction_strength, settings.correction_scales)
         groups = [{"params": [self.identifier], "lr": settings.identifier_learning_rate}]
         if self.parameters:
@@ -146,19 +148,22 @@ class Fitting:
 
     def step(self) -> Tensor:
         """One optimizer step for both losses together; its row of the history (see `columns`), left on the device."""
-        settings, rows = self.settings, []
+        settings, parts = self.settings, []
         self.optimizer.zero_grad(set_to_none=True)
         for part in range(settings.accumulate):
             # Draws depend on the step alone: a resumed run needs no generator state to repeat them.
-            draw = generator(settings.seed, "fit", self.step_number, part)
+            draw, rows = generator(settings.seed, "fit", self.step_number, part), []
             for loss, row in self.losses(self.draw_batch(draw)):
                 if loss.requires_grad:  # not where the identifier alone is trained and every text was dropped
                     (loss / settings.accumulate).backward()
                 rows.append(row)
+            parts.append(torch.stack(rows).sum(0))
         self.optimizer.step()
         self.step_number += 1
-        self.rows.append(torch.stack(rows).sum(0) / settings.accumulate)
-        return self.rows[-1]
+        row = torch.stack(parts).mean(0)
+        row[2:-1] = torch.stack(parts)[:, 2:-1].nanmean(0)  # of the parts that ran a scale
+        self.rows.append(row)
+        return row
 
     def losses(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
         """Weighted cross-entropy on the subject plus the prior's loss, in parts that sum up to it.
@@ -182,7 +187,7 @@ class Fitting:
         classes = torch.empty(0, dtype=torch.long)
         if self.prior is not None:
             classes = torch.randint(len(self.prior.bits), (settings.batch,), generator=draw)
-        if settings.last_scale_chance < 1 and torch.rand((), generator=draw) >= settings.last_scale_chance:
+        if self.chance < 1 and torch.rand((), generator=draw) >= self.chance:
             schedule = schedule.first(len(schedule) - 1)  # no token sees a finer scale: what is left is the same
         features = self.features[moved(photos, self.net.device)]
         tokens = self.quantizer.encode(features, flips_BLP=moved(flips, self.net.device))

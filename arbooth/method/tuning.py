@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
+from arbooth.errors import InputError
 from arbooth.method.layers import select_parameters
 from arbooth.method.seeds import generator
 from arbooth.model.transformer import DTYPES, Transformer, kept_type
@@ -39,6 +40,7 @@ class FullTuning:
 
         Raises:
             ValueError: a layer is unknown, or matches nothing.
+            InputError: a rank that a matrix has not.
         """
         net.requires_grad_(False)
         return {name: self._trained(net, name) for name in select_parameters(net, layers)}
@@ -107,7 +109,7 @@ class LowRankTuning(FullTuning):
                 trained[name] = self._trained(net, name)
                 continue
             if not 0 < rank <= min(weight.shape):
-                raise ValueError(f"rank {rank} does not fit {name}, which is {tuple(weight.shape)}")
+                raise InputError(f"finetune.rank {rank} does not fit {name}, which is {tuple(weight.shape)}: lower it")
             outputs, inputs = weight.shape
             down_RI = torch.randn(rank, inputs, generator=generator(seed, "low rank", name)) / math.sqrt(inputs)
             trained[name + DOWN] = nn.Parameter(down_RI.to(weight.device))
@@ -118,10 +120,10 @@ class LowRankTuning(FullTuning):
     def check(self, tensors: Tensors, net: Transformer) -> None:
         super().check(_vectors(tensors), net)
         for name, (down_RI, up_OR) in _factors(tensors).items():
-            try:
-                outputs, inputs = net.get_parameter(name).shape
-            except (AttributeError, ValueError):
-                outputs = inputs = -1
+            layer = dict(net.named_modules()).get(name.removesuffix(".weight"))
+            outputs, inputs = -1, -1
+            if isinstance(layer, nn.Linear) and name.endswith(".weight"):
+                outputs, inputs = layer.weight.shape
             fits = down_RI.ndim == up_OR.ndim == 2 and down_RI.shape[1] == inputs and up_OR.shape[0] == outputs
             if not fits or down_RI.shape[0] != up_OR.shape[1] or {down_RI.dtype, up_OR.dtype} - {*DTYPES.values()}:
                 shapes = f"{tuple(down_RI.shape)} and {tuple(up_OR.shape)}"

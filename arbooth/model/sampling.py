@@ -125,7 +125,7 @@ def sample(
         if inputs is not None and guided:
             inputs = inputs.repeat(2, 1, 1)
         logits, new = transformer.step(inputs, condition, scale, schedule, caches, share=shares[scale], added=added)
-        added = new if shares[scale] == 1 else added
+        added = new if shares[scale] == 1 or added is None else added
         if guided:
             with_text, without = logits.chunk(2)
             logits = guidance[scale] * with_text + (1 - guidance[scale]) * without

@@ -9,6 +9,7 @@ from arbooth.data.bases import Base, load_base
 from arbooth.data.files import EMBEDDED, read_fields
 from arbooth.errors import InputError, checked_name
 from arbooth.painting.painter import Painter
+from arbooth.params import Params
 from arbooth.project import Project
 
 
@@ -26,12 +27,23 @@ def painter_of(project: Project, target: str) -> tuple[Painter, str | None]:
         return painter_of_folder(project, fetch(target, project.tracking_uri))
     params = project.params()
     if target.endswith(".safetensors"):
-        painter = Painter(project.base(params), params.sampling, project.device, params.compute)
-        return painter, painter.add(Path(target)).subject
+        return _painter_of_file(project, params, Path(target))
     adapter = None if target == "base" else project.adapter(target, params)
     params = params.of_subject(target) if adapter else params
     painter = Painter(project.base(params), params.sampling, project.device, params.compute)
     return painter, painter.add(adapter, target).subject if adapter else None
+
+
+def _painter_of_file(project: Project, params: Params, path: Path) -> tuple[Painter, str]:
+    """Of an adapter's file for the project's base: at the shape and in the type that it was trained with."""
+    adapter = read_adapter(path)
+    params = params.of_subject(adapter.subject) if adapter.subject in params.subjects else params
+    made = adapter.settings
+    shape = {**params.picture.model_dump(), **made.get("picture", {})}
+    base = load_base(params.base, project.bases, project.weights, shape["ratio"], shape["pixels"])
+    sampling = made.get("sampling") or params.sampling
+    painter = Painter(base, sampling, project.device, made.get("compute", params.compute))
+    return painter, painter.add(path).subject
 
 
 def painter_of_folder(project: Project, folder: Path) -> tuple[Painter, str]:

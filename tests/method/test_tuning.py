@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from arbooth.errors import InputError
 from arbooth.method.tuning import DOWN, KINDS, UP, check_finite, shrunk
 
 RANK = 3
@@ -98,7 +99,7 @@ def test_draws_of_factors_depend_on_the_seed_and_the_name_alone(tiny):
 
 @pytest.mark.parametrize("rank", [0, 10**6])
 def test_a_rank_that_no_matrix_has_is_refused(tiny, rank):
-    with pytest.raises(ValueError, match=f"rank {rank} does not fit"):
+    with pytest.raises(InputError, match=f"rank {rank} does not fit"):
         KINDS["low-rank"].attach(tiny.net, ("feed_forward",), rank)
 
 
@@ -107,6 +108,14 @@ def test_one_factor_without_the_other_is_refused(tiny):
     name = next(name for name in saved if name.endswith(UP))
     with pytest.raises(ValueError, match="without the other"):
         KINDS["low-rank"].check({n: v for n, v in saved.items() if n != name}, tiny.net)
+
+
+@pytest.mark.parametrize("name", ["no_text", "level.weight", "blocks.0.modulation", "nothing.weight"])
+def test_factors_of_what_is_no_linear_layer_are_refused(tiny, name):
+    rows = {"no_text": (512, 128)}.get(name, (15, 128))
+    factors = {name + DOWN: torch.zeros(2, rows[1]), name + UP: torch.zeros(rows[0], 2)}
+    with pytest.raises(ValueError, match="this base lacks"):
+        KINDS["low-rank"].check(factors, tiny.net)
 
 
 def test_a_change_of_low_rank_is_shrunk_without_loss_and_any_other_as_well_as_can_be(tiny):

@@ -114,6 +114,8 @@ def test_fewer_tokens_leave_the_coarser_scales_and_all_of_them_change_nothing(ti
     )
     assert torch.equal(whole.bits, every.bits) and torch.allclose(whole.logits, every.logits, atol=1e-5)
     assert torch.equal(whole.bits[:, :start], half.bits[:, :start])
+    single = painted(tiny, Sampling(3.0, 1.0, 900, 0.97, 0.5), [0])  # one number is for all scales
+    assert not torch.allclose(whole.logits, single.logits)
     assert half.bits.shape == whole.bits.shape and not torch.allclose(whole.logits, half.logits)
 
 
