@@ -14,6 +14,8 @@ from pretrain import checkpoint
 from pretrain.ledger import Ledger
 
 WARMUP = 100
+# A slow machine keeps its state this often, between two saves that are looked at.
+KEEP_SECONDS = 300
 
 
 class Muon(torch.optim.Optimizer):
@@ -99,7 +101,8 @@ def run(
             stepper.load_state_dict(saved)
         mean = {name: value.to(mean[name].device) for name, value in state["average"].items()}
         first = state["step"]
-    started, loss_mean = time.time(), None
+    started = kept = time.time()
+    loss_mean = None
     for step in range(first, steps):
         factor = min(1, (step + 1) / WARMUP, (steps - step) / max(1, decay))
         groups = [group for stepper in steppers for group in stepper.param_groups]
@@ -116,9 +119,12 @@ def run(
             for name, value in net.state_dict().items():
                 mean[name].lerp_(value, pace)
         loss_mean = loss.item() if loss_mean is None else 0.98 * loss_mean + 0.02 * loss.item()
-        if (step + 1) % save_every == 0 or step + 1 == steps:
+        shown = (step + 1) % save_every == 0 or step + 1 == steps
+        if shown or time.time() - kept > KEEP_SECONDS:
             saved = [stepper.state_dict() for stepper in steppers]
             checkpoint.save(path, net=net.state_dict(), optimizers=saved, average=mean, step=step + 1)
+            kept = time.time()
+        if shown:
             speed = (step + 1 - first) * batch / (time.time() - started)
             current = {k: v.clone() for k, v in net.state_dict().items()}
             net.load_state_dict(mean)
