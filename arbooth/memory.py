@@ -78,11 +78,6 @@ class Peak:
     total: int
     parts: dict[str, int]
 
-    @property
-    def rest(self) -> int:
-        """Activations and temporaries: what comes and goes."""
-        return self.total - sum(self.parts.values())
-
 
 class Counter(TorchDispatchMode):
     """Bytes of the storages that live, and the most that there were."""

@@ -37,7 +37,6 @@ from prefect.states import Cancelling
 from arbooth import graph
 from arbooth.data.files import read_fields, write_json
 from arbooth.errors import DvcFailed, InputError
-from arbooth.graph import pipelines
 from arbooth.params import Params
 from arbooth.project import Project
 from arbooth.registry.gate import CANDIDATE, CHAMPION
@@ -291,7 +290,7 @@ def _bring(project: Project, params: Params, locks: dict[str, str], whole: bool)
     if whole and 2 * len(wanted) > len(tracked):  # DVC takes twice as long for a thousand targets as for their folders
         made = ["-R", *(name for name in ("subjects", "classes", "photos") if (project.root / name).is_dir())]
     else:
-        made = [*pipelines(name for name in wanted if name in locks), *(name for name in wanted if name not in locks)]
+        made = [*graph.pipelines(name for name in wanted if name in locks), *(name for name in wanted if name not in locks)]
     if wanted:
         try:
             project.dvc("pull" if has_remotes(project) else "checkout", "-q", *made, say=lambda _: None)

@@ -110,10 +110,7 @@ def shrink(adapter: Adapter, net: Transformer, rank: int) -> tuple[Adapter, dict
     if adapter.kind != "full":
         raise InputError(f"the adapter of {adapter.subject!r} is of kind {adapter.kind!r} already: shrink a full one")
     lost: dict[str, float] = {}
-    try:
-        tensors = shrunk(adapter.parameters, net, rank, lost.__setitem__)
-    except ValueError as error:
-        raise InputError(f"--rank: {error}") from None
+    tensors = shrunk(adapter.parameters, net, rank, lost.__setitem__)
     if not lost:
         raise InputError(f"the adapter of {adapter.subject!r} holds no matrix: it is as small as can be")
     return replace(adapter, parameters=tensors, kind="low-rank", settings={**adapter.settings, "rank": rank}), lost

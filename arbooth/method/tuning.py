@@ -108,9 +108,7 @@ class LowRankTuning(FullTuning):
             if not _is_matrix(name, weight):
                 trained[name] = self._trained(net, name)
                 continue
-            if not 0 < rank <= min(weight.shape):
-                raise InputError(f"finetune.rank {rank} does not fit {name}, which is {tuple(weight.shape)}: lower it")
-            outputs, inputs = weight.shape
+            outputs, inputs = _checked_rank(rank, name, weight)
             down_RI = torch.randn(rank, inputs, generator=generator(seed, "low rank", name)) / math.sqrt(inputs)
             trained[name + DOWN] = nn.Parameter(down_RI.to(weight.device))
             trained[name + UP] = nn.Parameter(torch.zeros(outputs, rank, device=weight.device))
@@ -154,6 +152,14 @@ def _is_matrix(name: str, value: Tensor) -> bool:
     return value.ndim == 2 and name.endswith(".weight")
 
 
+def _checked_rank(rank: int, name: str, weight: Tensor) -> tuple[int, int]:
+    """The matrix's outputs and inputs, where it has that rank."""
+    outputs, inputs = weight.shape
+    if not 0 < rank <= min(outputs, inputs):
+        raise InputError(f"rank {rank} does not fit {name}, which is {outputs}x{inputs}: lower it")
+    return outputs, inputs
+
+
 def _hang(net: Transformer, name: str, down_RI: Tensor, up_OR: Tensor) -> RemovableHandle:
     """Add the product of two factors to what a linear layer does."""
 
@@ -189,7 +195,7 @@ def shrunk(tensors: Tensors, net: Transformer, rank: int, tell: Callable[[str, f
         tell: is handed every matrix's name and the share of its change, in Frobenius norm, that is lost.
 
     Raises:
-        ValueError: the rank is larger than a matrix.
+        InputError: the rank is larger than a matrix.
     """
     found: dict[str, Tensor] = {}
     for name, value in tensors.items():
@@ -197,8 +203,7 @@ def shrunk(tensors: Tensors, net: Transformer, rank: int, tell: Callable[[str, f
         if not _is_matrix(name, weight):
             found[name] = value
             continue
-        if not 0 < rank <= min(weight.shape):
-            raise ValueError(f"rank {rank} does not fit {name}, which is {tuple(weight.shape)}")
+        _checked_rank(rank, name, weight)
         change_OI = value.to(weight.device).float() - weight.detach().float()
         left, singular, right = torch.linalg.svd(change_OI, full_matrices=False)
         root = singular[:rank].sqrt()

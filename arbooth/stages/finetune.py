@@ -100,6 +100,8 @@ def _run_key(job: Job, given: Inputs) -> str:
         sha256(job.reads["tokens"]),
         sha256(job.reads["prior"]),
         digest(__name__),
+        # Kernels round in their own ways: a run that resumes with others would end with other bits.
+        f"{job.project.settings.attention} {job.project.settings.compile}",
     ]
     return hashlib.sha256("\n".join(identity).encode()).hexdigest()
 
