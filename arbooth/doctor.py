@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,10 +11,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from arbooth import graph, records
 from arbooth.data.bases import Base
 from arbooth.data.files import leftovers, read_json
 from arbooth.errors import InputError
-from arbooth.graph import SUBJECT_STAGES
 from arbooth.params import Params
 from arbooth.project import Project, dead_workspaces
 from arbooth.settings import device_memory, without_secrets
@@ -56,9 +55,7 @@ def mend(project: Project) -> list[str]:
     for path in dead_workspaces(project.home):
         shutil.rmtree(path, ignore_errors=True)
         done.append(f"{path.relative_to(project.home)}: removed, its run was killed")
-    for path in _broken_rwlocks(project):
-        path.unlink()
-        done.append(f"{path.relative_to(project.root)}: removed, DVC makes it anew")
+    done += filter(None, [records.mend(project, name) for name in records.cut(project)])
     done += [f"{name}: written anew" for name in project.write_graph()]
     return done + [f"{line}: artifacts found again" for line in follow_move(project.tracking_uri)]
 
@@ -153,33 +150,19 @@ def _repository(project: Project) -> Finding:
     return Finding("DVC repository", "it expects git, and this is no git repository", False, True, "run `git init`")
 
 
-def _broken_rwlocks(project: Project) -> list[Path]:
-    path = project.root / ".dvc" / "tmp" / "rwlock"
-    try:
-        json.loads(path.read_text(encoding="utf-8") or "{}")
-    except FileNotFoundError:
-        return []
-    except ValueError:
-        return [path]
-    return []
-
-
 def _dvc_files(project: Project, params: Params) -> Iterator[Finding]:
     """DVC's own files, which a kill can break or cut off."""
     import yaml
 
-    broken = _broken_rwlocks(project)
-    yield Finding("DVC's lock of paths", "broken" if broken else "fine", not broken, True, "run `arbooth doctor --fix`")
+    broken = records.cut(project)
+    found = f"cut in the middle: {', '.join(broken[:3])}" if broken else "whole"
+    yield Finding("DVC's records", found, not broken, True, "run `arbooth doctor --fix`, then `dvc repro`: its cache is kept")
     for name in params.subjects:
-        path = project.root / "subjects" / name / "dvc.lock"
-        if not path.is_file():
+        path = project.root / graph.lock("subject", name)
+        if not path.is_file() or graph.lock("subject", name) in broken:
             continue
-        try:
-            locked = set(yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)["stages"])
-        except (yaml.YAMLError, KeyError, TypeError, ValueError):
-            yield Finding(str(path), "not readable", False, True, "delete it and run `dvc repro`: its cache is kept")
-            continue
-        made = [s for s in SUBJECT_STAGES if all(p.exists() for p in project.paths(s, name, params)[1].values())]
+        locked = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)["stages"]
+        made = [s for s in graph.SUBJECT_STAGES if all(p.exists() for p in project.paths(s, name, params)[1].values())]
         lost = [stage for stage in made if stage not in locked]
         if lost:
             yield Finding(str(path), f"lacks {', '.join(lost)}", False, True, "run `dvc repro`: its cache is kept")

@@ -168,7 +168,7 @@ def test_doctor_finds_what_kills_leave_and_mends_it(case):
     (case / "subjects" / "poodle" / "dvc.lock").write_text("schema: '2.0'\nstages:\n  preprocess: {cmd: x}\n")
     said = run(case, "doctor")
     assert said.code == 1
-    for words in ("DVC's lock of paths: broken", "lacks tokenize, finetune, generate, evaluate", "half-written files"):
+    for words in ("cut in the middle: .dvc/tmp/rwlock", "lacks tokenize, finetune, generate, evaluate", "half-written files"):
         assert words in said.out, said.out
     assert "run `git init`" in said.out
     fixed = run(case, "doctor", "--fix").out
