@@ -1,6 +1,6 @@
 """Processes, servers, cables, disks and remotes that go away in the middle of a run: it goes on without a hand.
 
-Each once in the tests; `make soak` injects each FLEET_FAULTS times, at random moments.
+Each once in the tests, in a stage of its own; `make soak` injects each FLEET_FAULTS times, in every stage by turn.
 """
 
 import json
@@ -20,35 +20,32 @@ TIMES = int(os.environ.get("FLEET_FAULTS", "1"))
 AWAY = 12.0
 
 
-def kill_a_flow(fleet, rng):
+def kill_a_flow(fleet, name):
     """kill -9 of the flow's process alone."""
-    assert any(host.kill("prefect.engine") for host in shuffled(fleet, rng))
+    assert fleet.hosts[name].kill("prefect.engine")
 
 
-def kill_a_worker_and_its_flow(fleet, rng):
+def kill_a_worker_and_its_flow(fleet, name):
     """kill -9 of everything on a machine that is at work; its service manager starts it again."""
-    name, host = next(
-        (n, h) for n, h in shuffled_names(fleet, rng) if "prefect.engine" in " ".join(h.commands().values())
-    )
-    for words in ("fleet work", "flows.work", "prefect", "dvc", "arbooth stage"):
-        host.kill(words)
+    for words in ("fleet work", "flows.work", "prefect", "dvc", "arbooth "):
+        fleet.hosts[name].kill(words)
     time.sleep(2)
     fleet.start_worker(name)
 
 
-def kill_the_prefect_server(fleet, rng):
+def kill_the_prefect_server(fleet, name):
     fleet.server.kill("prefect server start")
     time.sleep(AWAY)
     fleet.server.start(fleet.servers[0])
 
 
-def kill_mlflow(fleet, rng):
+def kill_mlflow(fleet, name):
     fleet.server.kill("mlflow")
     time.sleep(3 * AWAY)
     fleet.server.start(fleet.servers[1])
 
 
-def kill_postgres(fleet, rng):
+def kill_postgres(fleet, name):
     """kill -9 of the database, under both servers."""
     fleet.server.kill("bin/postgres -D")
     wait_for(lambda: not [c for c in fleet.server.commands().values() if c.startswith("postgres:")], 20)
@@ -59,17 +56,17 @@ def kill_postgres(fleet, rng):
                        f"-D {fleet.database}/data -h {fleet.server.address} -p 5432 -k '' -c fsync=off -c max_connections=200")  # fmt: skip
 
 
-def cut_a_machine_off(fleet, rng):
+def cut_a_machine_off(fleet, name):
     """Longer than the silence that counts as a crash."""
-    host = busy(fleet, rng)
+    host = fleet.hosts[name]
     host.cut()
     time.sleep(100)
     host.cut(off=False)
 
 
-def fill_a_disk(fleet, rng):
+def fill_a_disk(fleet, name):
     """What runs write on one machine does not fit any more."""
-    host = busy(fleet, rng)
+    host = fleet.hosts[name]
     place = host.home / host.environment["CHECKOUT"] / ".arbooth" / "fleet"
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)], check=True)
     try:
@@ -79,14 +76,14 @@ def fill_a_disk(fleet, rng):
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def refuse_at_the_remote(fleet, rng):
+def refuse_at_the_remote(fleet, name):
     """git and DVC's remote answer nobody."""
     fleet.server.kill("sshd")
     time.sleep(2 * AWAY)
     fleet.server.start(f"exec /usr/sbin/sshd -D -e -f {fleet.server.home.parent}/ssh/config")
 
 
-def cancel_and_retry(fleet, rng):
+def cancel_and_retry(fleet, name):
     fleet.command("arbooth fleet cancel")
     time.sleep(AWAY / 2)
     assert not [c for host in fleet.hosts.values() for c in host.commands().values() if "arbooth stage" in c]
@@ -105,22 +102,22 @@ FAULTS = (
     cancel_and_retry,
 )
 SUBJECTS = ("rex", "tom")
+# What a run starts, in order: each fault comes in another, and in the soak in every one by turn.
+WORKS = ("stage preprocess", "stage tokenize", "stage prior", "stage finetune", "stage generate", "stage evaluate",
+         "registry publish")  # fmt: skip
 
 
-def shuffled_names(fleet, rng):
-    return rng.sample(sorted(fleet.hosts.items()), len(fleet.hosts))
+def machine_in(fleet, work: str) -> str:
+    """The machine that is doing this now."""
 
+    def found():
+        return [
+            name for name, host in fleet.hosts.items() if any(f"arbooth {work}" in c for c in host.commands().values())
+        ]
 
-def shuffled(fleet, rng):
-    return [host for _, host in shuffled_names(fleet, rng)]
-
-
-def busy(fleet, rng):
-    """A machine that runs a subject."""
-    found = wait_for(
-        lambda: [h for h in shuffled(fleet, rng) if any("prefect.engine" in c for c in h.commands().values())], 60
-    )
-    return found[0]
+    names = wait_for(found, 300, 0.05)
+    assert names, f"no machine came to {work}"
+    return names[0]
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +159,7 @@ def registered(fleet, name: str) -> list[dict]:
 @pytest.mark.parametrize("number", range(TIMES))
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_the_run_goes_on_without_a_hand(fleet, undisturbed, fault, number):
-    rng = random.Random(f"{fault.__name__} {number}")
+    work = WORKS[(FAULTS.index(fault) + number) % len(WORKS)]
     seed = 1000 + FAULTS.index(fault) + 100 * number
     before = {name: registered(fleet, name) for name in SUBJECTS}
     fleet.command(
@@ -171,9 +168,9 @@ def test_the_run_goes_on_without_a_hand(fleet, undisturbed, fault, number):
     commit = fleet.command("git rev-parse HEAD").stdout.strip()
     for name in SUBJECTS:
         fleet.command(f"arbooth fleet run --only {name}")
-    busy(fleet, rng)
-    time.sleep(rng.uniform(0, 40))
-    fault(fleet, rng)
+    name = machine_in(fleet, work)
+    time.sleep(random.Random(seed).uniform(0, 1))
+    fault(fleet, name)
     fleet.wait_until_done(600, SUBJECTS)
     expected = undisturbed(commit)
     for name in SUBJECTS:
