@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from arbooth import graph, records
+from arbooth import dvcfiles, graph
 from arbooth.data.bases import Base
 from arbooth.data.files import leftovers, read_json
 from arbooth.errors import InputError
@@ -55,7 +55,7 @@ def mend(project: Project) -> list[str]:
     for path in dead_workspaces(project.home):
         shutil.rmtree(path, ignore_errors=True)
         done.append(f"{path.relative_to(project.home)}: removed, its run was killed")
-    done += filter(None, [records.mend(project, name) for name in records.cut(project)])
+    done += filter(None, [dvcfiles.mend(project, name) for name in dvcfiles.cut(project)])
     done += [f"{name}: written anew" for name in project.write_graph()]
     return done + [f"{line}: artifacts found again" for line in follow_move(project.tracking_uri)]
 
@@ -154,7 +154,7 @@ def _dvc_files(project: Project, params: Params) -> Iterator[Finding]:
     """DVC's own files, which a kill can break or cut off."""
     import yaml
 
-    broken = records.cut(project)
+    broken = dvcfiles.cut(project)
     found = f"cut in the middle: {', '.join(broken[:3])}" if broken else "whole"
     yield Finding("DVC's records", found, not broken, True, "run `arbooth doctor --fix`, then `dvc repro`: its cache is kept")
     for name in params.subjects:

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arbooth import graph, owner, records
+from arbooth import dvcfiles, graph, owner
 from arbooth.data.files import read_json, whole_file, write_json
 from arbooth.errors import NAME, DvcFailed, InputError, checked_name
 from arbooth.params import Params, load_params
@@ -240,8 +240,8 @@ class Project:
 
     def repro(self, stage: str, key: str | None, say: Callable[[str], None] | None = None) -> None:
         """Bring one stage up to date, and none before it."""
-        for name in records.cut(self, "dvc.lock" if key is None else graph.lock(graph.TABLE[stage].over, key)):
-            records.mend(self, name)
+        for name in dvcfiles.cut(self, "dvc.lock" if key is None else graph.lock(graph.TABLE[stage].over, key)):
+            dvcfiles.mend(self, name)
         self.write_stamp()
         self.dvc("repro", "--single-item", graph.target(stage, key), say=say)
 

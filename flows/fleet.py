@@ -34,9 +34,9 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_RETRY_EXTRA_CODES, temporary_settings
 from prefect.states import Cancelling
 
-from arbooth import graph
+from arbooth import dvcfiles, graph
 from arbooth.data.files import read_fields, write_json
-from arbooth.errors import DvcFailed, InputError
+from arbooth.errors import InputError
 from arbooth.params import Params
 from arbooth.project import Project
 from arbooth.registry.gate import CANDIDATE, CHAMPION
@@ -287,16 +287,9 @@ def _bring(project: Project, params: Params, locks: dict[str, str], whole: bool)
     photos = [f"photos/{name}.dvc" for name in params.subjects if whole or graph.lock("subject", name) in locks]
     tracked = [*sorted(locks), *(name for name in photos if (project.root / name).is_file())]
     wanted = [name for name in tracked if came.get(name) is None or project.state_of(name, params) != came[name]]
-    if whole and 2 * len(wanted) > len(tracked):  # DVC takes twice as long for a thousand targets as for their folders
-        made = ["-R", *(name for name in ("subjects", "classes", "photos") if (project.root / name).is_dir())]
-    else:
-        made = [*graph.pipelines(name for name in wanted if name in locks), *(name for name in wanted if name not in locks)]
-    if wanted:
-        try:
-            project.dvc("pull" if has_remotes(project) else "checkout", "-q", *made, say=lambda _: None)
-        except DvcFailed as error:
-            said = error.lines[-1] if error.lines else error
-            raise InputError(f"DVC can't bring what the registry names: {said}") from None
+    files = [*graph.pipelines(name for name in wanted if name in locks), *(name for name in wanted if name not in locks)]
+    if files:
+        dvcfiles.pull(project, files, has_remotes(project))
     write_json(record, came | {name: project.state_of(name, params) for name in tracked})
 
 

@@ -1,11 +1,13 @@
 """DVC's records, cut where a kill can cut them."""
 
 import random
+import re
+import shutil
 import subprocess
 
 import pytest
 
-from arbooth import records
+from arbooth import dvcfiles
 from arbooth.errors import InputError
 from arbooth.project import Project
 from tests.conftest import arbooth, copy_project, dvc
@@ -15,7 +17,7 @@ LOCK = "subjects/poodle/dvc.lock"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = copy_project(tmp_path_factory.mktemp("records") / "project")
+    folder = copy_project(tmp_path_factory.mktemp("files") / "project")
     dvc("repro", "subjects/poodle/dvc.yaml:tokenize", cwd=folder)
     return folder
 
@@ -28,7 +30,7 @@ def test_every_cut_is_seen_or_harmless(folder):
     try:
         for at in (0, *random.Random(0).sample(range(1, len(whole) - 1), 300)):
             path.write_text(whole[:at])
-            if records.cut(project):
+            if dvcfiles.cut(project):
                 seen += 1
             else:  # what is left is a lock that DVC reads
                 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
@@ -38,7 +40,7 @@ def test_every_cut_is_seen_or_harmless(folder):
                 validate(YAML(typ="safe").load(path.read_text()), COMPILED_LOCKFILE_SCHEMA)
     finally:
         path.write_text(whole)
-    assert seen > 100 and not records.cut(project)
+    assert seen > 100 and not dvcfiles.cut(project)
 
 
 @pytest.mark.parametrize("name", [LOCK, "dvc.lock", ".dvc/tmp/rwlock", "classes/dog/dvc.lock"])
@@ -47,17 +49,17 @@ def test_a_stage_goes_on_after_a_cut_and_doctor_mends_it(folder, name):
     before = (folder / LOCK).read_text()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("")
-    assert records.cut(project) == ([] if name.endswith("rwlock") else [name])
+    assert dvcfiles.cut(project) == ([] if name.endswith("rwlock") else [name])
     path.write_text("{schem")
-    assert records.cut(project) == [name]
+    assert dvcfiles.cut(project) == [name]
     assert f"cut in the middle: {name}" in arbooth("doctor", cwd=folder, check=False).stdout
     if name in (LOCK, ".dvc/tmp/rwlock"):
         project.repro("tokenize", "poodle")
-        assert not records.cut(project)
+        assert not dvcfiles.cut(project)
         project.repro("preprocess", "poodle")
         path.write_text("{schem" if name != LOCK else before[:100])
     arbooth("doctor", "--fix", cwd=folder, check=False)
-    assert not records.cut(project)
+    assert not dvcfiles.cut(project)
     dvc("repro", "subjects/poodle/dvc.yaml:tokenize", cwd=folder)
     assert (folder / LOCK).read_text() == before
 
@@ -71,9 +73,9 @@ def test_the_committed_record_comes_back(tmp_path):
                     ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):  # fmt: skip
         subprocess.run(["git", *command], cwd=project.root, check=True)
     path.write_text(whole[: len(whole) // 3])
-    assert records.mend(project, LOCK) == f"{LOCK}: the committed one, DVC brings it up to date"
+    assert dvcfiles.mend(project, LOCK) == f"{LOCK}: the committed one, DVC brings it up to date"
     assert path.read_text() == whole
-    assert not records.mend(project, LOCK)
+    assert not dvcfiles.mend(project, LOCK)
 
 
 def test_what_another_process_writes_is_left(folder):
@@ -84,7 +86,37 @@ def test_what_another_process_writes_is_left(folder):
     path.write_text("")
     try:
         with Lock(str(folder / ".dvc/tmp/lock")), pytest.raises(InputError, match="held by a process of DVC's"):
-            records.mend(project, LOCK)
+            dvcfiles.mend(project, LOCK)
         assert path.read_text() == ""
     finally:
         path.write_text(whole)
+
+
+def test_what_files_name_comes_in_parts(folder, monkeypatch):
+    """The same files as `dvc checkout` brings, and DVC calls them current."""
+    monkeypatch.setattr(dvcfiles, "_PART", 2)
+    project = Project(folder)
+    names = [f"photos/copy-{number}.dvc" for number in range(5)]
+    for name in names:
+        shutil.copytree(folder / "photos" / "poodle", (folder / name).with_suffix(""))
+    dvc("add", "-q", *(name.removesuffix(".dvc") for name in names), cwd=folder)
+    for name in names:
+        shutil.rmtree((folder / name).with_suffix(""))
+    dvcfiles.pull(project, names, remote=False)
+    expected = sorted(path.read_bytes() for path in (folder / "photos" / "poodle").iterdir())
+    for name in names:
+        assert sorted(path.read_bytes() for path in (folder / name).with_suffix("").iterdir()) == expected
+    dvc("status", "-q", *names, cwd=folder)
+
+
+def test_what_the_cache_lost_is_named(folder):
+    project, name = Project(folder), "photos/lost.dvc"
+    shutil.copytree(folder / "photos" / "poodle", folder / "photos" / "lost")
+    dvc("add", "-q", "photos/lost", cwd=folder)
+    shutil.rmtree(folder / "photos" / "lost")
+    tracked = (folder / name).read_text()
+    (folder / name).write_text(re.sub("md5: [0-9a-f]{32}", f"md5: {'0' * 32}", tracked))
+    with pytest.raises(InputError, match="DVC's cache has not got photos/lost: push it where it was made"):
+        dvcfiles.pull(project, [name], remote=False)
+    with pytest.raises(InputError, match="neither DVC's cache nor its remote has photos/lost"):
+        dvcfiles.pull(project, [name], remote=True)

@@ -1,9 +1,11 @@
-"""DVC's own records, which it writes in place: a process killed in that moment leaves one that DVC no longer reads."""
+"""DVC's own files: mended where a kill cut them, and what very many of them name brought in parts."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +16,41 @@ if TYPE_CHECKING:
     from arbooth.project import Project
 
 _RWLOCK = ".dvc/tmp/rwlock"
-# Each is written while DVC holds a file: what is cut and not held was left by a process that is gone.
+# DVC writes them in place: a process killed in that moment leaves one that DVC no longer reads. Each is written while DVC
+# holds a file: what is cut and not held was left by a process that is gone.
 _GUARDS = {_RWLOCK: ".dvc/tmp/rwlock.lock", "dvc.lock": ".dvc/tmp/lock"}
+# Files of DVC's that are looked at together: its time grows with the square of what they name.
+_PART = 50
+
+
+def pull(project: Project, names: Sequence[str], remote: bool) -> None:
+    """`dvc pull`, or `dvc checkout`, of everything that these files name, in time that grows with their number alone.
+
+    Args:
+        names: dvc.yaml and .dvc files, relative to the project.
+        remote: what the cache lacks comes from DVC's remote.
+
+    Raises:
+        InputError: DVC can't bring it, in its words.
+    """
+    from dvc.exceptions import CheckoutError, DvcException
+    from dvc.repo import Repo, lock_repo
+    from dvc.repo.index import Index
+
+    paths = [str(project.root / name) for name in names]
+    try:
+        with Repo(str(project.root)) as repo, lock_repo(repo):
+            for start in range(0, len(paths), _PART):
+                part = paths[start : start + _PART]
+                # What these files alone say: of a whole project DVC reads every file anew at each call.
+                repo.__dict__["index"] = Index.from_indexes(repo, (Index.from_file(repo, path) for path in part))
+                repo.pull(part) if remote else repo.checkout(part)
+    except CheckoutError as error:
+        lost = ", ".join(os.path.relpath(path, project.root) for path in error.target_infos[:3])
+        where = "cache nor its remote has" if remote else "cache has not got"
+        raise InputError(f"{'neither ' if remote else ''}DVC's {where} {lost}: push it where it was made") from None
+    except DvcException as error:
+        raise InputError(f"DVC can't bring what is recorded: {' '.join(str(error).split())}") from None
 
 
 def cut(project: Project, *patterns: str) -> list[str]:
