@@ -1,5 +1,5 @@
-# make demo: everything, on the embedded base. make test: the tests; make quick: those that take a minute in all.
-# All set up what is missing.
+# make demo: everything, on the embedded base. make test: the tests, under ten minutes on two cores; make quick: those that
+# take a minute in all; make heavy: those that take minutes each. All set up what is missing.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export MLFLOW_DISABLE_TELEMETRY = true
 
-.PHONY: demo test fleet quick soak setup lint clean
+.PHONY: demo test heavy fleet quick soak setup lint clean
 
 demo: setup
 	@git rev-parse --git-dir >/dev/null 2>&1 || git init -q # DVC keeps its place by it; a ZIP file has none
@@ -16,7 +16,11 @@ demo: setup
 	@$(BIN)/arbooth summary
 
 test: setup
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n auto --dist loadfile -m "not fleet" $(ARGS)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n auto --dist loadfile -m "not heavy and not fleet" $(ARGS)
+
+# Whole pipelines in every variation, kills, deployments, the README's blocks, memory against real runs.
+heavy: setup
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n auto --dist loadfile -m "heavy and not fleet" $(ARGS)
 
 # Several hosts in network namespaces, as root; skipped, with the reason, where PostgreSQL or an SSH server is missing.
 fleet: setup

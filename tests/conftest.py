@@ -54,6 +54,8 @@ SLOW = (
     "pretrain",
     "benchmark",
     "test_cli.py",
+    "test_dvcfiles.py",
+    "test_pipeline.py",
     "test_golden.py",
     "test_project.py",
     "test_graph.py",

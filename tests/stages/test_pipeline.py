@@ -20,8 +20,6 @@ from arbooth.graph import TABLE
 from arbooth.project import Project
 from tests.conftest import arbooth, copy_project, dvc, enter, set_params
 
-pytestmark = pytest.mark.heavy
-
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
@@ -105,6 +103,7 @@ def test_the_same_parameters_give_the_same_bytes_anywhere(whole, tmp_path):
     assert {n for n in own if n not in here} == {"artifacts/prompts/poodle.csv"}
 
 
+@pytest.mark.heavy
 def test_users_own_photos_and_restored_results(whole, tmp_path):
     """A second subject runs alone; a changed parameter runs what depends on it; going back is free."""
     folder = tmp_path / "project"
@@ -133,6 +132,7 @@ def test_users_own_photos_and_restored_results(whole, tmp_path):
     assert "arbooth-teapot version 1 unchanged, candidate and champion" in output
 
 
+@pytest.mark.heavy
 def test_a_killed_run_resumes_to_the_same_bytes_and_tells_two_runs_apart(whole, tmp_path):
     """SIGTERM in the middle; a second start beside a running one is refused."""
     folder = copy_project(tmp_path / "project", **{"finetune.steps": 40})
@@ -227,6 +227,7 @@ def test_a_full_adapter_is_shrunk_and_painted_with(whole, tmp_path):
     assert refused.returncode == 2 and "does not fit" in refused.stderr and not (tmp_path / "y.safetensors").exists()
 
 
+@pytest.mark.heavy
 def test_low_rank_goes_through_every_stage(whole, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(whole, folder, symlinks=True)
@@ -239,6 +240,7 @@ def test_low_rank_goes_through_every_stage(whole, tmp_path):
     assert "seed0-0.png" in done.stdout
 
 
+@pytest.mark.heavy
 def test_bfloat16_runs_and_halves_the_adapter(whole, tmp_path):
     folder = copy_project(tmp_path / "project", compute="bfloat16", **{"finetune.steps": 2})
     shutil.copytree(whole / "artifacts" / "tokenize", folder / "artifacts" / "tokenize")
@@ -252,6 +254,7 @@ def test_bfloat16_runs_and_halves_the_adapter(whole, tmp_path):
     assert {p.dtype for p in adapter.parameters.values() if p.ndim == 1} == {torch.float32}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("method", ["naive", "textual-inversion", "custom-diffusion", "dreambooth"])
 def test_every_preset_fine_tunes(whole, tmp_path, method):
     folder = copy_project(tmp_path / "project", **{"finetune.method": method, "finetune.steps": 2})
