@@ -279,17 +279,23 @@ def peaks(shape: Shape, params: Params) -> list[Peak]:
 
 
 def misfits(base: Base, params: Params, memory: int) -> list[str]:
-    """What of a project's work does not fit a device, a sentence each with what would."""
+    """What of a project's work does not fit a device, a sentence each with what would; subjects differ by their overrides."""
     limit = int(memory * FREE)
     if sum(entry.get("bytes", 0) for entry in base.record["files"].values()) * AT_MOST < limit:
         return []  # however it is used
-    said = []
-    for peak in peaks(shape_of(base), params):
-        if peak.total > limit:
-            remedy = _remedy(base, params, limit) if peak.work == "finetune" else ""
-            needs = f"{peak.work} needs {peak.total / GIB:.1f} GiB of memory and this device has {memory / GIB:.1f}"
-            said.append(f"{needs}: {remedy or 'set picture.pixels to fewer, or use another device'}")
-    return said
+    asked: dict[str, tuple[Params, list[str]]] = {}
+    for name, each in [(name, params.of_subject(name)) for name in params.subjects] or [("", params)]:
+        asked.setdefault(repr((each.finetune, each.generate)), (each, []))[1].append(name)
+    said: dict[str, None] = {}  # what is the same for all is said once
+    for each, names in asked.values():
+        whose = f" of {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if len(asked) > 1 else ""
+        for peak in peaks(shape_of(base), each):
+            if peak.total > limit:
+                remedy = _remedy(base, each, limit) if peak.work == "finetune" else ""
+                work = peak.work + (whose if peak.work not in ("tokenize", "prior") else "")
+                needs = f"{work} needs {peak.total / GIB:.1f} GiB of memory and this device has {memory / GIB:.1f}"
+                said[f"{needs}: {remedy or 'set picture.pixels to fewer, or use another device'}"] = None
+    return list(said)
 
 
 def _remedy(base: Base, params: Params, limit: int) -> str:

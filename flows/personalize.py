@@ -47,6 +47,8 @@ from flows.workspaces import bring, call, has_room, make, push, remove
 # Skipping and caching are DVC's alone.
 UNCACHED: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 HOUR = 3600
+# MLflow's pages show chats and traces where an address doesn't say that one wants runs and models.
+MLFLOW_VIEW = "?workflowType=machine_learning"
 # No stage hangs for ever; fine-tuning of an 8B network is the longest.
 TIMEOUTS = {"finetune": 24 * HOUR, "generate": 6 * HOUR, "evaluate": 3 * HOUR}
 # A run that failed or was killed so often is left alone, with its reason.
@@ -316,7 +318,7 @@ def _show(project: Project, subject: str, done: dict) -> None:
     )
     address = without_secrets(project.tracking_uri)
     if address.startswith("http"):
-        where = f"{address.rstrip('/')}/#/models/arbooth-{subject}/versions/{done['version']}"
+        where = f"{address.rstrip('/')}/#/models/arbooth-{subject}/versions/{done['version']}{MLFLOW_VIEW}"
         create_link_artifact(where, link_text=f"arbooth-{subject} version {done['version']}", key=f"registry-{key}")
 
 

@@ -125,6 +125,10 @@ def test_what_does_not_fit_is_told_with_what_would():
     assert "set finetune.optimizer=adamw-8bit finetune.rank=16" in said[0]
     said = misfits(base, changed(**full), GIB // 2)
     assert {line.split()[0] for line in said} == {"finetune", "prior", "generate,"} and "picture.pixels" in said[-1]
+    one = load_params(ROOT / "params.yaml").subjects["poodle"]
+    subjects = {"rex": one, "small": one.model_copy(update={"overrides": {"finetune": {"rank": 16}}})}
+    (said,) = misfits(base, changed(**full).model_copy(update={"subjects": subjects}), 3 * GIB)  # small fits
+    assert said.startswith("finetune of rex needs")
 
 
 def test_the_embedded_base_fits_anything_and_is_told_by_the_command(project):

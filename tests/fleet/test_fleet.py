@@ -17,6 +17,14 @@ def test_everything_is_deployed(fleet):
     assert fleet.command("arbooth fleet deploy").stdout.startswith("18 unchanged")
 
 
+def test_the_pages_ask_the_server_that_they_came_from(fleet):
+    said = fleet.desk.run("""python3 - <<'E'
+import os, urllib.request
+print(urllib.request.urlopen(f"http://{os.environ['SERVER']}:4200/ui-settings").read().decode())
+E""").stdout
+    assert json.loads(said)["api_url"] == "/api"
+
+
 def test_what_is_not_committed_or_pushed_is_refused(fleet):
     refused = fleet.command("echo '# more' >> params.yaml; arbooth fleet deploy", check=False)
     assert refused.returncode == 2 and "params.yaml is changed but not committed" in refused.stderr
