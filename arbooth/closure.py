@@ -17,6 +17,7 @@ HANDING = frozenset(
     f"arbooth.{name}"
     for name in (
         "closure",
+        "dvcfiles",
         "errors",
         "graph",
         "owner",

@@ -177,7 +177,7 @@ def prior_peak(shape: Shape, compute: str) -> Peak:
     """One class sample, drawn without guidance; before it, the text encoder beside the network."""
 
     def run(net: Transformer, parts: dict[str, int]) -> None:
-        painted(shape, net, 1.0, 1)
+        painted(shape, net, Sampling(1.0, 0.5, 900, 0.97), 1)
 
     return _with_text(measured("prior", lambda: network(shape, compute), run), shape)
 
@@ -192,14 +192,14 @@ def tokenize_peak(shape: Shape) -> Peak:
     return _with_text(measured("tokenize", lambda: autoencoder_of(shape, "encoder", "float32"), run), shape)
 
 
-def generate_peak(shape: Shape, compute: str, guidance: float | tuple[float, ...], batch: int) -> Peak:
+def generate_peak(shape: Shape, compute: str, sampling: Sampling, batch: int) -> Peak:
     """`batch` pictures in a pass, decoded one by one; before it, the text encoder. Serving does the same."""
 
     def prepare() -> tuple[Transformer, Autoencoder]:
         return network(shape, compute), autoencoder_of(shape, "decoder", compute)
 
     def run(nets: tuple[Transformer, Autoencoder], parts: dict[str, int]) -> None:
-        codes = painted(shape, nets[0], guidance, batch)
+        codes = painted(shape, nets[0], sampling, batch)
         with torch.no_grad():
             to_uint8(nets[1].decode(codes[:1]))
 
@@ -211,10 +211,11 @@ def _with_text(peak: Peak, shape: Shape) -> Peak:
     return replace(peak, total=max(peak.total, peak.parts["weights"] + shape.text_bytes))
 
 
-def painted(shape: Shape, net: Transformer, guidance: float | tuple[float, ...], batch: int) -> Tensor:
-    text = Text.stack([prompt_of(shape).features.to(net.device)] * batch)
+def painted(shape: Shape, net: Transformer, sampling: Sampling, batch: int) -> Tensor:
+    features = prompt_of(shape).features.to(net.device)
     draws = [torch.Generator() for _ in range(batch)]
-    return sample(net, shape.quantizer, text, Sampling(guidance, 0.5, 900, 0.97), draws).codes
+    plain = Text.stack([features] * 2 * batch)
+    return sample(net, shape.quantizer, Text.stack([features] * batch), sampling, draws, plain=plain).codes
 
 
 def prompt_of(shape: Shape) -> Prompt:
@@ -269,12 +270,11 @@ def _text_bytes(width: int, on_disk: int) -> int:
 
 def peaks(shape: Shape, params: Params) -> list[Peak]:
     """Every stage's."""
-    painted = params.generate
     return [
         tokenize_peak(shape),
         prior_peak(shape, params.compute),
         finetune_peak(shape, FitSettings(**params.recipe), params.compute),
-        generate_peak(shape, params.compute, painted.guidance, painted.batch),
+        generate_peak(shape, params.compute, Sampling(**params.sampling), params.generate.batch),
     ]
 
 

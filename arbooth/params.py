@@ -148,6 +148,7 @@ class Generate(Section):
     top_k: int = Field(ge=0, le=10_000_000)
     top_p: float = Field(gt=0, le=1)
     token_share: Share | Annotated[tuple[Share, ...], Field(min_length=1)]
+    prompt_guidance: PerScale
 
 
 class Evaluate(Section):
@@ -200,7 +201,7 @@ class Params(Section):
     def check_scales(self, scales: int) -> None:
         """Raises InputError: numbers per scale that are not as many as the base's scales, for any subject."""
         for name, params in [("", self), *((f"subjects.{s}.overrides.", self.of_subject(s)) for s in self.subjects)]:
-            for key in ("guidance", "temperature", "token_share"):
+            for key in ("guidance", "prompt_guidance", "temperature", "token_share"):
                 values = getattr(params.generate, key)
                 if isinstance(values, tuple) and len(values) != scales:
                     count = f"{name}generate.{key} has {len(values)} values"

@@ -174,7 +174,7 @@ def status(only: str = "*") -> list[Row]:
 def _standings(subjects: list[str]) -> dict[str, Standing]:
     project = Project()
     try:
-        with ledger(project.tracking_uri) as client:
+        with ledger(project.tracking_uri, existing=True) as client:
             return snapshot(client, subjects)
     except InputError:  # the table is of use without it
         return {}
@@ -254,7 +254,7 @@ def collect(only: str = "*") -> list[str]:
     subjects = [name for name in params.subjects if fnmatch.fnmatchcase(name, only)]
     if not subjects:
         raise InputError(f"no subject is called {only!r} (known: {', '.join(params.subjects) or 'none'})")
-    with ledger(project.tracking_uri) as client:
+    with ledger(project.tracking_uri, existing=True) as client:
         standings = snapshot(client, subjects if len(subjects) == 1 else None)
     locks: dict[str, str] = {}
     missing = []

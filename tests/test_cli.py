@@ -36,7 +36,8 @@ def test_help_answers_in_half_a_second():
         (["generate", "base", "a <s*> cat"], "the identifier is written <S*>"),
         (["generate", "base", "a cat", "--top-p", "2"], "top_p must be in (0, 1]"),
         (["generate", "base", "a cat", "--temperature", "0"], "temperature must be above 0"),
-        (["generate", "models:/arbooth-cat@champion", "a <S*> cat"], "MLflow at sqlite"),
+        (["generate", "models:/arbooth-cat@champion", "a <S*> cat"], "has nothing yet: run `dvc repro`"),
+        (["registry", "promote", "cat", "--reason", "x"], "has nothing yet: run `dvc repro`"),
         (["subject", "add", "../evil", "--class", "cat", "--photos", "photos/poodle"], "can't be named '../evil'"),
         (
             ["subject", "add", "poodle", "--class", "cat", "--photos", "photos/poodle"],
@@ -108,9 +109,9 @@ def test_pictures_of_the_plain_base_repeat_with_their_seed(project):
         arbooth("generate", "base", "a photo of cat in the snow", "-n", "2", "--seed", "7", "--out", out, cwd=project)
     one, two = (sorted((project / out).glob("*.png")) for out in ("one", "two"))
     assert [p.name for p in one] == [
-        "a-photo-of-cat-in-the-snow-cec717ac-seed7-0.png",
-        "a-photo-of-cat-in-the-snow-cec717ac-seed7-1.png",
-        "a-photo-of-cat-in-the-snow-cec717ac-seed7-sheet.png",
+        "a-photo-of-cat-in-the-snow-4a18ed49-seed7-0.png",
+        "a-photo-of-cat-in-the-snow-4a18ed49-seed7-1.png",
+        "a-photo-of-cat-in-the-snow-4a18ed49-seed7-sheet.png",
     ]
     assert [p.read_bytes() for p in one] == [p.read_bytes() for p in two]
     assert one[0].read_bytes() != one[1].read_bytes()

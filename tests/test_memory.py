@@ -11,6 +11,7 @@ from arbooth.errors import InputError
 from arbooth.memory import GIB, Shape, finetune_peak, generate_peak, misfits, released, shape_of
 from arbooth.method.fit import FitSettings
 from arbooth.model.config import AutoencoderConfig, TransformerConfig
+from arbooth.model.sampling import Sampling
 from arbooth.model.schedule import Schedule
 from arbooth.params import load_params
 from arbooth.project import Project
@@ -21,6 +22,7 @@ FOUR_BLOCKS = Shape(
     TransformerConfig(4, 2048, 16, 32, 2048), AutoencoderConfig(32, base=32), Schedule.named(1.0, "0.06M"), 0
 )
 PARAMS = load_params("recipe", text=params_of("infinity-2b"))
+SAMPLING = Sampling(4.0, 0.5, 900, 0.97)
 
 # A process of its own: its pages before the work are taken from the most that it had.
 REAL = """
@@ -83,8 +85,8 @@ def test_fine_tuning_takes_what_is_told(changes):
 
 @pytest.mark.heavy
 def test_painting_takes_what_is_told():
-    told = generate_peak(FOUR_BLOCKS, "bfloat16", 4.0, 1).total
-    assert told == pytest.approx(real("generate_peak(FOUR_BLOCKS, 'bfloat16', 4.0, 1)"), rel=0.1)
+    told = generate_peak(FOUR_BLOCKS, "bfloat16", SAMPLING, 1).total
+    assert told == pytest.approx(real("generate_peak(FOUR_BLOCKS, 'bfloat16', SAMPLING, 1)"), rel=0.1)
 
 
 def changed(**changes):
@@ -98,7 +100,7 @@ def test_the_released_networks_fit_the_cards_that_docs_name():
     full = finetune_peak(shape, recipe(micro_batch=1, optimizer="adamw-8bit"), "bfloat16")
     low = finetune_peak(shape, recipe(micro_batch=1, rank=16), "bfloat16")
     assert full.total < 22 * GIB and low.total < 13 * GIB
-    assert generate_peak(shape, "bfloat16", 4.0, 1).total < 11 * GIB
+    assert generate_peak(shape, "bfloat16", SAMPLING, 1).total < 11 * GIB
 
 
 def test_eight_bits_need_less_than_thirty_two_and_low_rank_less_than_both():

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ROOT
 
 LIBRARY = {"model", "method", "data", "metrics", "painting", "errors", "progress"}
-PROJECT = {"project", "params", "settings", "graph", "closure", "edits", "owner"}
+PROJECT = {"project", "params", "settings", "graph", "closure", "edits", "owner", "dvcfiles"}
 # Every package and module of arbooth -> what it may import of the others.
 MAY_IMPORT = {
     "__init__": set(),
@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "params": {"model", "method", "errors"},
     "edits": {"params", "data", "errors"},
     "recipes": {"edits", "errors"},
+    "dvcfiles": {"project", "data", "errors"},
     "project": PROJECT | {"data", "errors"},
     "creating": PROJECT | {"recipes", "data", "errors"},
     "subjects": PROJECT | {"data", "painting", "errors"},
@@ -39,7 +40,7 @@ MAY_IMPORT = {
     "cli": LIBRARY | PROJECT | {"stages", "registry", "benchmark", "doctor", "memory", "subjects", "creating", "recipes"},
 }
 # Which of the outer tools each may touch.
-MAY_TOUCH = {"registry": {"mlflow"}}
+MAY_TOUCH = {"registry": {"mlflow"}, "dvcfiles": {"dvc"}}
 OUTER = {"prefect", "mlflow", "dvc"}
 
 

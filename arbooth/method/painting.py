@@ -24,6 +24,7 @@ def paint(
     sampling: Sampling,
     draws: list[torch.Generator],
     identifier: Tensor | None = None,
+    plain: Sequence[tuple[Prompt, Prompt]] | None = None,
 ) -> list[np.ndarray]:
     """Paint a picture of each prompt in one pass: [H,W,3] RGB bytes as numpy arrays.
 
@@ -34,12 +35,17 @@ def paint(
         prompts: their features, encoded.
         draws: a generator for each.
         identifier: the subject's learned rows [N,F], for prompts with the identifier.
+        plain: for prompt guidance, each prompt without the identifier and its class alone; a prompt that has no
+            identifier stands for both, and is not moved.
 
     Raises:
         ValueError: a prompt that is too long, or settings that do not fit the schedule.
     """
     text = Text.stack([prompt.with_subject(identifier).to(net.device) for prompt in prompts])
-    codes_BDHW = sample(net, quantizer, text, sampling, draws).codes
+    beside = None
+    if plain is not None:
+        beside = Text.stack([pair[k].features.to(net.device) for k in range(2) for pair in plain])
+    codes_BDHW = sample(net, quantizer, text, sampling, draws, plain=beside).codes
     with torch.inference_mode():  # decoded one by one: a decoder's memory is that of its largest maps
         return [to_uint8(autoencoder.decode(one[None]))[0].cpu().numpy() for one in codes_BDHW]
 

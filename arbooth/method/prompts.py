@@ -24,6 +24,11 @@ def without_identifier(prompt: str) -> str:
     return prompt.replace(f"{IDENTIFIER} ", "")
 
 
+def plain_prompts(prompt: str, noun: str) -> tuple[str, str]:
+    """What prompt guidance compares: a subject's prompt without the identifier, and its class alone."""
+    return without_identifier(prompt), f"a photo of {noun}"
+
+
 def check_prompt(prompt: str, has_subject: bool) -> None:
     """Raises ValueError: the prompt is empty, or its identifier has nothing to stand for."""
     if not prompt.isprintable() or (not prompt.isascii() and not _is_text(prompt)):

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from arbooth.model.block import Condition
 from arbooth.model.moving import moved
 from arbooth.model.quantizer import Quantizer
 from arbooth.model.transformer import Text, Transformer
@@ -27,6 +27,8 @@ class Sampling:
         temperature: divides the logits, one number or one per scale; above 0.
         top_k: 1 is greedy; with two outcomes any larger number, or 0, keeps both.
         top_p: the weaker outcome is dropped where the stronger alone reaches it, in (0, 1].
+        prompt_guidance: how far a subject's picture is moved along what the same network sees between the prompt without
+            the identifier and its class alone, one number or one per scale; 0 is not at all and costs nothing.
         token_share: share of a scale's tokens that the network computes, one number or one per scale, in (0, 1]; see
             `Transformer.step`.
     """
@@ -36,6 +38,7 @@ class Sampling:
     top_k: int
     top_p: float
     token_share: float | tuple[float, ...] = 1.0
+    prompt_guidance: float | tuple[float, ...] = 0.0
 
     def __post_init__(self) -> None:
         if self.top_k < 0:
@@ -46,9 +49,11 @@ class Sampling:
         if not shares or not all(0 < share <= 1 for share in shares):
             raise ValueError(f"token_share must be in (0, 1], got {self.token_share}")
         temperatures = self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
-        guidances = self.guidance if isinstance(self.guidance, tuple) else (self.guidance,)
-        if not temperatures or not guidances or not all(map(math.isfinite, (*temperatures, *guidances))):
-            raise ValueError(f"guidance and temperature must be finite, got {self.guidance} and {self.temperature}")
+        for name in ("guidance", "prompt_guidance", "temperature"):
+            value = getattr(self, name)
+            values = value if isinstance(value, tuple) else (value,)
+            if not values or not all(map(math.isfinite, values)):
+                raise ValueError(f"{name} must be finite, got {value}")
         if min(temperatures) <= 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}; use top_k=1 for greedy")
 
@@ -94,6 +99,7 @@ def sample(
     sampling: Sampling,
     generators: list[torch.Generator] | None = None,
     *,
+    plain: Text | None = None,
     keep_logits: bool = False,
 ) -> Samples:
     """Paint one picture per prompt.
@@ -101,6 +107,8 @@ def sample(
     Args:
         text: B prompts, already on the network's device.
         generators: one per picture (on the CPU); None only for greedy sampling.
+        plain: for prompt guidance 2B prompts, those without their identifier and then their classes alone; without it
+            there is none.
         keep_logits: also return each bit's two logits after guidance, before temperature.
 
     Raises:
@@ -108,27 +116,37 @@ def sample(
     """
     schedule = quantizer.schedule
     guidance = spread_over_scales(sampling.guidance, len(schedule), "guidance")
+    toward = spread_over_scales(sampling.prompt_guidance, len(schedule), "prompt_guidance")
     temperature = spread_over_scales(sampling.temperature, len(schedule), "temperature")
     shares = spread_over_scales(sampling.token_share, len(schedule), "token_share")
-    batch, guided = len(text.lengths), any(g != 1 for g in guidance)
-    condition = _guided_condition(transformer, text) if guided else transformer.condition(text)
-    caches = transformer.caches(batch * (2 if guided else 1), schedule)
+
+    def asked_from(scale: int) -> int:
+        """Rows a picture from a scale on: prompt, no text, plain prompt, class."""
+        if plain is not None and any(toward[scale:]):
+            return 4
+        return 2 if any(g != 1 for g in guidance[scale:]) else 1
+
+    batch, rows = len(text.lengths), asked_from(0)
+    condition = transformer.condition(_rows(transformer, text, plain, rows))
+    caches = transformer.caches(batch * rows, schedule)
     dtype = torch.promote_types(transformer.dtype, torch.float32)
     canvas = torch.zeros(batch, quantizer.bits, *quantizer.maps[-1], dtype=dtype, device=transformer.device)
     all_bits, all_logits, inputs, added = [], [], None, None
     for scale in range(len(schedule)):
-        if guided and all(g == 1 for g in guidance[scale:]):  # from here on the half without text is not asked
-            guided, condition = False, condition.first(batch)
+        if asked_from(scale) < rows:
+            rows = asked_from(scale)
+            condition, added = condition.first(rows * batch), added and added.first(rows * batch)
             for cache in caches:
-                cache.keep(batch)
-            added = added and added.first(batch)
-        if inputs is not None and guided:
-            inputs = inputs.repeat(2, 1, 1)
+                cache.keep(rows * batch)
+        if inputs is not None:
+            inputs = inputs.repeat(rows, 1, 1)
         logits, new = transformer.step(inputs, condition, scale, schedule, caches, share=shares[scale], added=added)
         added = new if shares[scale] == 1 or added is None else added
-        if guided:
-            with_text, without = logits.chunk(2)
-            logits = guidance[scale] * with_text + (1 - guidance[scale]) * without
+        logits, *others = logits.chunk(rows)
+        if others:
+            logits = guidance[scale] * logits + (1 - guidance[scale]) * others[0]
+        if len(others) == 3:
+            logits = logits + toward[scale] * (others[1] - others[2])
         margin = logits[..., 1] - logits[..., 0]
         bits = draw_bits(margin / temperature[scale], sampling, generators)
         canvas = quantizer.add(canvas, quantizer.code(quantizer.to_map(bits, scale), dtype))
@@ -140,8 +158,12 @@ def sample(
     return Samples(torch.cat(all_bits, 1), canvas, torch.cat(all_logits, 1) if keep_logits else None)
 
 
-def _guided_condition(transformer: Transformer, text: Text) -> Condition:
-    """Conditions of the prompts, then of "no text" of the same lengths, as one batch."""
+def _rows(transformer: Transformer, text: Text, plain: Text | None, rows: int) -> Text:
+    """The prompts, then "no text" of the same lengths, then the plain prompts and classes, as one batch."""
+    if rows == 1:
+        return text
     nothing = transformer.unconditional(text)
-    both = Text(torch.cat([text.features, nothing.features]), text.lengths * 2)
-    return transformer.condition(both)
+    parts = [text, nothing] if rows == 2 or plain is None else [text, nothing, plain]
+    longest = max(part.features.shape[1] for part in parts)
+    padded = [F.pad(part.features, (0, 0, 0, longest - part.features.shape[1])) for part in parts]
+    return Text(torch.cat(padded), [length for part in parts for length in part.lengths])

@@ -18,7 +18,8 @@ from arbooth.data.bases import Base
 from arbooth.data.networks import load_autoencoder, load_text_encoder, load_transformer, quantizer_of
 from arbooth.errors import InputError
 from arbooth.method.painting import paint, picture_generator
-from arbooth.method.prompts import check_prompt
+from arbooth.method.prompts import check_prompt, plain_prompts
+from arbooth.model.identifier import IDENTIFIER
 from arbooth.model.sampling import Sampling
 
 logger = logging.getLogger(__name__)
@@ -109,16 +110,20 @@ class Painter:
                 if unknown:
                     words = ", ".join(unknown)
                     logger.warning("base %r does not know the words %s: they do little", self.base.name, words)
+            plain = _plain(adapter, sampling, [prompt for prompt, _ in prompts])
+            wanted = [*(prompt for prompt, _ in prompts), *(text for pair in plain.values() for text in pair)]
             with self._lock, self.encoder.on(self.net.device):
-                encoded = {prompt: self.encoder.encode(prompt) for prompt in dict.fromkeys(p for p, _ in prompts)}
+                encoded = {prompt: self.encoder.encode(prompt) for prompt in dict.fromkeys(wanted)}
             with self._lock, applied(adapter, self.net):
                 for first in progress(range(0, len(prompts), self.batch)):
                     started = time.perf_counter()
                     asked = prompts[first : first + self.batch]
                     texts = [encoded[prompt] for prompt, _ in asked]
+                    moved = any(prompt in plain for prompt, _ in asked)
+                    beside = [tuple(encoded[text] for text in plain.get(p, (p, p))) for p, _ in asked] if moved else None
                     draws = [picture_generator(seed, prompt, index) for prompt, index in asked]
                     painted = paint(
-                        self.net, self.autoencoder, quantizer_of(self.base), texts, sampling, draws, identifier
+                        self.net, self.autoencoder, quantizer_of(self.base), texts, sampling, draws, identifier, beside
                     )
                     seconds = (time.perf_counter() - started) / len(asked)
                     for (prompt, index), pixels in zip(asked, painted):
@@ -129,6 +134,14 @@ class Painter:
         except ValueError as error:
             raise InputError(str(error)) from None
         return paintings
+
+
+def _plain(adapter: Adapter | None, sampling: Sampling, prompts: list[str]) -> dict[str, tuple[str, str]]:
+    """What prompt guidance compares for the prompts that it moves: those of a subject."""
+    given = sampling.prompt_guidance
+    if adapter is None or not any(given if isinstance(given, tuple) else (given,)):
+        return {}
+    return {prompt: plain_prompts(prompt, adapter.noun) for prompt in prompts if IDENTIFIER in prompt}
 
 
 def _digest(adapter: Adapter) -> str:

@@ -81,7 +81,7 @@ def promote(tracking_uri: str, subject: str, version: str | None = None, reason:
     Raises:
         InputError: no such subject or version in the registry.
     """
-    with ledger(tracking_uri) as client:
+    with ledger(tracking_uri, existing=True) as client:
         standing = _registered(client, subject)
         chosen = version or standing.aliases.get(CANDIDATE)
         return _move(client, subject, standing, chosen, reason)
@@ -93,7 +93,7 @@ def rollback(tracking_uri: str, subject: str, version: str | None = None, reason
     Raises:
         InputError: no such subject or version, or there was no other champion before.
     """
-    with ledger(tracking_uri) as client:
+    with ledger(tracking_uri, existing=True) as client:
         standing = _registered(client, subject)
         now = standing.aliases.get(CHAMPION)
         before = [n for n in standing.tags.get(CHAMPIONS, "").split(",") if n and n != now and standing.numbered(n)]

@@ -21,12 +21,18 @@ SQLITE = "sqlite:///"
 
 
 @contextmanager
-def ledger(tracking_uri: str) -> Iterator[MlflowClient]:
+def ledger(tracking_uri: str, existing: bool = False) -> Iterator[MlflowClient]:
     """A client of the tracking server and registry at an address.
+
+    Args:
+        existing: a database of one file that is not there is refused, not made: who only reads has nothing to read.
 
     Raises:
         InputError: the address can't be used, or MLflow refuses something there.
     """
+    where = f"MLflow at {without_secrets(tracking_uri)}"
+    if existing and tracking_uri.startswith(SQLITE) and not Path(tracking_uri.removeprefix(SQLITE)).exists():
+        raise InputError(f"{where} has nothing yet: run `dvc repro`, or set MLFLOW_TRACKING_URI to where something is")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
@@ -36,7 +42,6 @@ def ledger(tracking_uri: str) -> Iterator[MlflowClient]:
 
     for chatty in ("alembic", "mlflow"):  # after the import, which sets levels of its own
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    where = f"MLflow at {without_secrets(tracking_uri)}"
     try:
         with _opening(tracking_uri):
             client = mlflow.MlflowClient(tracking_uri, tracking_uri)
@@ -131,7 +136,7 @@ def has_artifacts(source: str, tracking_uri: str) -> bool:
 
 def lost_versions(tracking_uri: str, names: list[str]) -> list[str]:
     """Registered versions with an alias whose files are not there, as "NAME version N"."""
-    with ledger(tracking_uri) as client:
+    with ledger(tracking_uri, existing=True) as client:
         models = [m for name in names for m in client.search_registered_models(f"name = '{name}'")]
         versions = {(m.name, str(number)) for m in models for number in m.aliases.values()}
         return [
@@ -178,7 +183,7 @@ def fetch(uri: str, tracking_uri: str) -> Path:
     if not found:
         raise InputError(f"{uri} names no registered model: write models:/arbooth-NAME@champion, or /VERSION")
     name, alias, number = found.groups()
-    with ledger(tracking_uri) as client:
+    with ledger(tracking_uri, existing=True) as client:
         import mlflow
 
         version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)

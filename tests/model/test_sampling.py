@@ -62,6 +62,8 @@ def test_numbers_spread_over_scales_must_fit(tiny):
     assert spread_over_scales((1, 2, 3), 3, "guidance") == [1.0, 2.0, 3.0]
     with pytest.raises(ValueError, match="2 values for 3 scales"):
         painted(tiny, Sampling(**{**DEFAULTS, "guidance": (1.0, 2.0)}), [0])
+    with pytest.raises(ValueError, match="prompt_guidance has 2 values"):
+        painted(tiny, Sampling(**DEFAULTS, prompt_guidance=(1.0, 2.0)), [0])
 
 
 @pytest.mark.parametrize(
@@ -94,6 +96,42 @@ def test_the_half_without_text_is_asked_as_long_as_it_counts(tiny):
     nearly = painted(tiny, Sampling((3.0,) * (scales - 1) + (1.0 + 1e-7,), 1.0, 900, 0.97), [0])
     assert torch.equal(drawn.bits, nearly.bits)
     assert torch.allclose(drawn.logits, nearly.logits, atol=1e-4)
+
+
+def greedy(tiny, text, **named):
+    given = {"guidance": 1.0, **named.pop("sampling", {})}
+    return sample(tiny.net, tiny.quantizer, Text.stack([text]), Sampling(temperature=1.0, top_k=1, top_p=1.0, **given),
+                  keep_logits=True, **named)  # fmt: skip
+
+
+def test_prompt_guidance_adds_what_the_prompt_says_beyond_its_class(tiny):
+    """On the first scale, where nothing has been drawn: the sum of four passes."""
+    prompt, plain, kind = tiny.text, tiny.other, torch.randn(6, 128, generator=torch.Generator().manual_seed(1))
+    first = slice(*tiny.quantizer.schedule.spans[0])
+    nothing = greedy(tiny, tiny.net.no_text[: len(prompt)]).logits[:, first]
+    parts = [greedy(tiny, text).logits[:, first] for text in (prompt, plain, kind)]
+    drawn = greedy(tiny, prompt, plain=Text.stack([plain, kind]), sampling={"guidance": 3.0, "prompt_guidance": 2.0})
+    expected = 3.0 * parts[0] - 2.0 * nothing + 2.0 * (parts[1] - parts[2])
+    assert torch.allclose(drawn.logits[:, first], expected, atol=1e-4)
+
+
+def test_prompt_guidance_of_nothing_asks_nothing_more(tiny):
+    scales = len(tiny.quantizer.schedule)
+    beside = Text.stack([tiny.other, tiny.other[:3]])
+    off = greedy(tiny, tiny.text, sampling={"guidance": 3.0})
+    assert torch.equal(greedy(tiny, tiny.text, plain=beside, sampling={"guidance": 3.0}).logits, off.logits)
+    asked = []
+    step = tiny.net.step
+    tiny.net.step = lambda x, condition, *rest, **named: (
+        asked.append(len(condition.start)),
+        step(x, condition, *rest, **named),
+    )[1]
+    toward = (1.0,) + (0.0,) * (scales - 1)
+    greedy(tiny, tiny.text, plain=beside, sampling={"guidance": 3.0, "prompt_guidance": toward})
+    assert asked == [4] + [2] * (scales - 1)
+    same = Text.stack([tiny.text, tiny.text])  # a prompt that stands for both is not moved
+    moved = greedy(tiny, tiny.text, plain=same, sampling={"guidance": 3.0, "prompt_guidance": 5.0})
+    assert torch.allclose(moved.logits, off.logits, atol=1e-3)
 
 
 def test_pictures_of_one_pass_are_those_of_many_but_for_rounding(tiny):

@@ -51,6 +51,17 @@ def test_subjects_do_not_mix_when_asked_at_once(painter):
         assert np.array_equal(pictures, alone[subject]), subject
 
 
+def test_prompt_guidance_moves_the_pictures_of_a_subject_alone(painter):
+    asked = [("a <S*> cat in the snow", 0), ("a photo of cat", 0)]
+    moved = painter.sampling(prompt_guidance=3.0)
+    before, after = (painter.paint(asked, 0, how, "one") for how in (painter.sampling(), moved))
+    assert not np.array_equal(before[0].pixels, after[0].pixels)
+    assert np.array_equal(before[1].pixels, after[1].pixels)
+    assert after[0].record["sampling"]["prompt_guidance"] == 3.0
+    plain = [painter.paint(asked[1:], 0, how)[0].pixels for how in (painter.sampling(), moved)]
+    assert np.array_equal(*plain)
+
+
 def test_a_picture_does_not_depend_on_how_many_are_painted(painter):
     few, many = paint(painter, "one", 2), paint(painter, "one", 3)
     assert np.array_equal(few, many[:2])
