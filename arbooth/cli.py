@@ -127,11 +127,12 @@ def subject_add(
     noun: Annotated[str, typer.Option("--class", help='the class noun, say teapot or "teddy bear"')],
     photos: Annotated[Path, typer.Option(help="folder of 1 to 20 photos")],
     prompts: Annotated[str | None, typer.Option(help="a list of prompt_sets [the first one]")] = None,
+    background: Annotated[str | None, typer.Option(help="keep or remove [remove from photographs on `embedded`]")] = None,
 ) -> None:
     """Check and copy photos, and declare the subject in params.yaml."""
     from arbooth.subjects import add_subject
 
-    _say(add_subject(_project(), name, noun, photos, prompts))
+    _say(add_subject(_project(), name, noun, photos, prompts, background))
 
 
 @subjects.command("remove")
@@ -283,12 +284,10 @@ def bench(
     if memory:
         from arbooth.memory import report as told
 
-        lines = told(_project(), memory, ratio, pixels, overrides or [])
-    else:
-        from arbooth.benchmark.timing import report
+        return _say(told(_project(), memory, ratio, pixels, overrides or []))
+    from arbooth.benchmark.timing import report
 
-        lines = report(_project(), steps, batch, json)
-    _say(lines)
+    _say(report(_project(), steps, batch, json))
 
 
 @app.command()

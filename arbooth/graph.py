@@ -85,7 +85,7 @@ _REPORT = "artifacts/report"
 _RECIPE = ("picture", "templates", "prior", "methods", "finetune", "compute", "seed")
 
 _STAGES = (
-    Stage("preprocess", "subject", ("picture",), {"photos": _PHOTOS}, {"images": _IMAGES}, subject=("crops",)),
+    Stage("preprocess", "subject", ("picture",), {"photos": _PHOTOS}, {"images": _IMAGES}, subject=("crops", "background")),
     Stage("tokenize", "subject", ("picture", "templates"), {"images": _IMAGES}, {"tokens": _TOKENS}, noun=True),
     Stage(
         "prior", "class", ("picture", "templates", "prior", "compute", "seed"),

@@ -72,11 +72,13 @@ class ClassNoun(Section):
 
 
 class Subject(Section):
-    """`class` names an entry of `classes`; `crops` maps a photo to left, top, right, bottom fractions."""
+    """`class` names an entry of `classes`; `crops` maps a photo to left, top, right, bottom fractions; `background` stays
+    or is taken out of the photos."""
 
     class_name: str = Field(alias="class")
     prompts: str
     crops: dict[str, tuple[float, float, float, float]]
+    background: Literal["keep", "remove"]
     overrides: dict
 
     @model_validator(mode="after")

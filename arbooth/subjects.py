@@ -6,9 +6,11 @@ import re
 import shutil
 from pathlib import Path
 
+from PIL import Image
+
 from arbooth.data.files import read_numbers, whole_folder
-from arbooth.data.manifest import photo_files, photos_digest
-from arbooth.data.photos import Photo, fit_to, look_like_photographs, read_photos
+from arbooth.data.manifest import mask_file, photo_files, photos_digest
+from arbooth.data.photos import Photo, fit_to, look_like_photographs, prepared, read_photos
 from arbooth.edits import add_entry, edit_params, remove_entry
 from arbooth.errors import NAME, DvcFailed, InputError, checked_name
 from arbooth.painting.sheet import contact_sheet
@@ -16,8 +18,14 @@ from arbooth.project import Project
 from arbooth.settings import without_secrets
 
 
-def add_subject(project: Project, name: str, noun: str, photos: Path, prompts: str | None = None) -> list[str]:
+def add_subject(
+    project: Project, name: str, noun: str, photos: Path, prompts: str | None = None, background: str | None = None
+) -> list[str]:
     """Check everything, copy the photos to photos/NAME, declare the subject, write its dvc.yaml, version the photos.
+
+    Args:
+        background: "keep" or "remove"; else it goes where photographs meet a base of drawings and a subject stands out
+            in each.
 
     Returns:
         Lines that say what was done and what comes next.
@@ -49,7 +57,8 @@ def add_subject(project: Project, name: str, noun: str, photos: Path, prompts: s
     there = target.is_dir() and photos_digest(photo_files(target)) == photos_digest(photo_files(photos))
     if target.exists() and not there:
         raise InputError(f"{target} is in the way: move it, or choose another name")
-    entry = {"class": class_name, "prompts": chosen, "crops": {}, "overrides": {}}
+    chosen_background, seen, said = _seen(checked.photos, height, width, background, base.name == "embedded")
+    entry = {"class": class_name, "prompts": chosen, "crops": {}, "background": chosen_background, "overrides": {}}
 
     def declare(text: str) -> str:
         text = add_entry(text, "subjects", name, entry)
@@ -58,7 +67,8 @@ def add_subject(project: Project, name: str, noun: str, photos: Path, prompts: s
     if not there:
         with whole_folder(target) as folder:
             for photo in checked.photos:
-                (folder / photo.path.name).write_bytes(photo.path.read_bytes())
+                for path in filter(None, (photo.path, mask_file(photo.path))):
+                    (folder / path.name).write_bytes(path.read_bytes())
     try:
         edit_params(project.params_file, declare)
     except BaseException:
@@ -72,11 +82,13 @@ def add_subject(project: Project, name: str, noun: str, photos: Path, prompts: s
         lines.append(
             f"warning: base {base.name!r} does not know the word {', '.join(unknown)}: it learns the look alone"
         )
-    if base.name == "embedded" and look_like_photographs(checked.photos):
-        lines.append("warning: these are photographs, and the embedded base paints drawings: a rough likeness at best")
-    lines += [line for photo in checked.photos if (line := _cut_away(photo, height, width))]
+    lines += said
+    if chosen_background == "keep":
+        lines += [line for photo in checked.photos if (line := _cut_away(photo, height, width))]
     preview = project.outputs / f"{name}-preview.png"
-    contact_sheet(preview, [("what the model will see", [fit_to(p.image, height, width) for p in checked.photos])])
+    shaped = [fit_to(photo.image, height, width) for photo in checked.photos]
+    rows = [("the photos", shaped)] if chosen_background == "remove" else []
+    contact_sheet(preview, [*rows, ("what the model will see", seen)])
     lines.append(f"added {name} ({noun}) with {len(checked.photos)} photos in photos/{name}; look at {preview}")
     try:
         project.dvc("add", "-q", f"photos/{name}", say=lambda _: None)
@@ -84,6 +96,33 @@ def add_subject(project: Project, name: str, noun: str, photos: Path, prompts: s
     except DvcFailed as error:
         lines.append(f"warning: DVC does not keep the photos ({error})")
     return [*lines, "next: dvc repro"]
+
+
+def _seen(
+    photos: list[Photo], height: int, width: int, background: str | None, drawings: bool
+) -> tuple[str, list[Image.Image], list[str]]:
+    """What becomes of the background, the photos as the model will see them, and lines that say why.
+
+    Raises:
+        InputError: an unknown word, or no subject stands out where its background was to go.
+    """
+    if background not in (None, "keep", "remove"):
+        raise InputError(f"--background is keep or remove, not {background!r}")
+    foreign = drawings and look_like_photographs(photos)
+    if background == "remove" or (background is None and foreign):
+        try:
+            seen = [prepared(photo, height, width, None, "remove") for photo in photos]
+            why = ": the embedded base paints drawings" if background is None else ""
+            return "remove", seen, [f"the background is taken out{why}; subjects.NAME.background says so"]
+        except InputError as error:
+            if background == "remove":
+                raise
+            lines = [f"warning: the background stays ({error})"]
+    else:
+        lines = []
+    if foreign:
+        lines.append("warning: these are photographs, and the embedded base paints drawings: a rough likeness at best")
+    return "keep", [fit_to(photo.image, height, width) for photo in photos], lines
 
 
 def _cut_away(photo: Photo, height: int, width: int) -> str | None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageFilter, ImageOps
 
-from arbooth.data.manifest import HEIC, READABLE, photo_files
+from arbooth.data.cutout import cut_out
+from arbooth.data.manifest import HEIC, MASK, READABLE, mask_file, photo_files
 from arbooth.data.pictures import open_picture
 from arbooth.errors import InputError
 
@@ -21,12 +22,13 @@ Crop = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Photo:
-    """One checked photo: upright RGB pixels, the digest of its decoded content, and what to tell of it."""
+    """One checked photo: upright RGB pixels, the digest of its decoded content, what to tell of it, and a mask of its size."""
 
     path: Path
     image: Image.Image
     digest: str
     note: str | None
+    mask: Image.Image | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def read_photos(folder: Path, smallest: int, max_pixels: int) -> Photos:
     if len(files) > MOST:
         raise InputError(f"{folder} holds {len(files)} photos: keep the best {MOST} or fewer")
     photos, problems, notes = [], [], []
-    others = [p.name for p in sorted(folder.iterdir()) if p not in files and not p.name.startswith(".")]
+    used = {*files, *filter(None, map(mask_file, files))}
+    others = [p.name for p in sorted(folder.iterdir()) if p not in used and not p.name.startswith(".")]
     if others:
         more = ", ..." if len(others) > 3 else ""
         notes.append(
@@ -90,11 +93,24 @@ def _read(path: Path, smallest: int, max_pixels: int) -> Photo:
             if min(width, height) < smallest:
                 raise InputError(f"{width}x{height} is too small: the shorter side must be at least {smallest}")
             image, note = to_rgb(ImageOps.exif_transpose(opened))
+        mask = _read_mask(path, image.size, max_pixels)
     except InputError:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, OverflowError, TypeError, struct.error) as error:
         raise InputError(f"the file is damaged ({error}): export it again as JPEG or PNG") from None
-    return Photo(path, image, hashlib.sha256(image.tobytes() + str(image.size).encode()).hexdigest(), note)
+    pixels = image.tobytes() + (mask.tobytes() if mask is not None else b"")
+    return Photo(path, image, hashlib.sha256(pixels + str(image.size).encode()).hexdigest(), note, mask)
+
+
+def _read_mask(photo: Path, size: tuple[int, int], max_pixels: int) -> Image.Image | None:
+    path = mask_file(photo)
+    if path is None:
+        return None
+    with open_picture(path, max_pixels) as opened:
+        mask = opened.convert("L")
+    if mask.size != size:
+        raise InputError(f"{path.name} is {mask.width}x{mask.height} and the photo, upright, {size[0]}x{size[1]}: make them one size")
+    return mask
 
 
 def to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
@@ -138,15 +154,39 @@ def _grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
 
 
-def fit_to(image: Image.Image, height: int, width: int, crop: Crop | None = None) -> Image.Image:
-    """Cut out `crop` (fractions), scale bilinearly until it covers the size, and cut the centre."""
-    if crop is not None:
-        w, h = image.size
-        left, top, right, bottom = crop
-        box = (round(left * w), round(top * h), round(right * w), round(bottom * h))
-        if box[2] <= box[0] or box[3] <= box[1]:
-            raise InputError(f"the crop {crop} leaves nothing of a {w}x{h} photo")
-        image = image.crop(box)
+def prepared(photo: Photo, height: int, width: int, crop: Crop | None, background: str) -> Image.Image:
+    """A photo as the model sees it: cut to `crop`, without its background if that is to go, and of the picture's size.
+
+    Args:
+        crop: left, top, right, bottom fractions.
+        background: "keep", or "remove".
+
+    Raises:
+        InputError: the crop leaves nothing, or no subject stands out.
+    """
+    image, mask = (cropped(part, crop) if part is not None else None for part in (photo.image, photo.mask))
+    if background == "remove":
+        try:
+            image = cut_out(image, width / height, mask)
+        except InputError as error:
+            where = f"put a mask beside it ({photo.path.stem}{MASK}, white where the subject is), or keep the background"
+            raise InputError(f"{photo.path.name}: {error}: {where}") from None
+    return fit_to(image, height, width)
+
+
+def cropped(image: Image.Image, crop: Crop | None) -> Image.Image:
+    if crop is None:
+        return image
+    w, h = image.size
+    left, top, right, bottom = crop
+    box = (round(left * w), round(top * h), round(right * w), round(bottom * h))
+    if box[2] <= box[0] or box[3] <= box[1]:
+        raise InputError(f"the crop {crop} leaves nothing of a {w}x{h} photo")
+    return image.crop(box)
+
+
+def fit_to(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Scale bilinearly until it covers the size, and cut the centre."""
     factor = max(width / image.width, height / image.height)
     size = (max(width, round(image.width * factor)), max(height, round(image.height * factor)))
     image = image.resize(size, Image.Resampling.BILINEAR)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from arbooth.data.bases import Base
 from arbooth.data.files import whole_folder, write_json
 from arbooth.data.manifest import MANIFEST, photos_digest
-from arbooth.data.photos import fit_to, read_photos
+from arbooth.data.photos import prepared, read_photos
 from arbooth.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ def run(job: Job) -> None:
     base: Base = job.base
     height, width = base.picture_size
     photos = read_photos(job.reads["photos"], min(height, width) // 2, job.project.settings.max_pixels)
-    crops = {_same(name): crop for name, crop in job.params.subjects[job.key].crops.items()}
+    subject = job.params.subjects[job.key]
+    crops = {_same(name): crop for name, crop in subject.crops.items()}
     unknown = sorted(set(crops) - {_same(p.path.name) for p in photos.photos})
     if unknown:
         raise InputError(f"subjects.{job.key}.crops names photos that are not there: {', '.join(unknown)}")
@@ -32,7 +33,7 @@ def run(job: Job) -> None:
     with whole_folder(job.writes["images"]) as folder:
         for index, photo in enumerate(photos.photos):
             crop = crops.get(_same(photo.path.name))
-            fit_to(photo.image, height, width, crop).save(folder / f"{index:02d}.png")
+            prepared(photo, height, width, crop, subject.background).save(folder / f"{index:02d}.png")
             manifest.append({"photo": photo.path.name, "pixels": photo.digest, "crop": crop})
         digest = photos_digest([photo.path for photo in photos.photos])
         write_json(folder / MANIFEST, {"height": height, "width": width, "photos": manifest, "digest": digest})

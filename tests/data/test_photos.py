@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from arbooth.data.photos import MOST, fit_to, read_photos, to_rgb
+from arbooth.data.photos import MOST, cropped, fit_to, read_photos, to_rgb
 from arbooth.errors import InputError
 
 LIMIT = 1_000_000
@@ -126,4 +126,4 @@ def test_photos_are_covered_and_cut_at_the_centre(size):
 def test_a_given_crop_is_used():
     image = Image.new("RGB", (200, 100), "red")
     image.paste((0, 255, 0), (100, 0, 200, 100))
-    assert np.asarray(fit_to(image, 32, 32, (0.5, 0, 1, 1))).reshape(-1, 3).tolist() == [[0, 255, 0]] * 1024
+    assert np.asarray(fit_to(cropped(image, (0.5, 0, 1, 1)), 32, 32)).reshape(-1, 3).tolist() == [[0, 255, 0]] * 1024
