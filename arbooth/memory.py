@@ -141,7 +141,7 @@ class Undrawn(Fitting):
         count = self.settings.batch
         tokens = self.quantizer.encode(self.features.expand(count, -1, -1, -1))
         classes = torch.zeros(count if self.prior is not None else 0, dtype=torch.long)
-        return Batch(tokens, [False] * count, classes, self.quantizer.schedule)
+        return Batch(tokens, [0] * count, classes, self.quantizer.schedule)
 
 
 def finetune_peak(shape: Shape, recipe: FitSettings, compute: str) -> Peak:
@@ -150,7 +150,7 @@ def finetune_peak(shape: Shape, recipe: FitSettings, compute: str) -> Peak:
 
     def run(net: Transformer, parts: dict[str, int]) -> None:
         nonlocal moments8
-        fitting = Undrawn(net, shape.quantizer, features_of(shape), prompt_of(shape), prior_of(shape, recipe),
+        fitting = Undrawn(net, shape.quantizer, features_of(shape), [prompt_of(shape)], prior_of(shape, recipe),
                           replace(recipe, optimizer="adamw"))  # fmt: skip
         trained = [fitting.identifier, *fitting.parameters.values()]
         if recipe.optimizer != "adamw":  # its library's tensors can't be faked: they are added up below

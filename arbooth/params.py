@@ -73,12 +73,13 @@ class ClassNoun(Section):
 
 class Subject(Section):
     """`class` names an entry of `classes`; `crops` maps a photo to left, top, right, bottom fractions; `background` stays
-    or is taken out of the photos."""
+    or is taken out of the photos; `captions` maps a photo to a training prompt of its own."""
 
     class_name: str = Field(alias="class")
     prompts: str
     crops: dict[str, tuple[float, float, float, float]]
     background: Literal["keep", "remove"]
+    captions: dict[str, str]
     overrides: dict
 
     @model_validator(mode="after")
@@ -232,6 +233,8 @@ class Params(Section):
                 problems.append(
                     f"subjects.{name}.overrides.{section}: only {', '.join(OVERRIDABLE)} can differ by subject"
                 )
+            for photo, caption in subject.captions.items():
+                problems += [f"subjects.{name}.captions.{photo}: {odd}" for odd in odd_template(caption, "class", True)]
             problems += self._odd_overrides(name)
         problems += self._odd_recipe(self.finetune, "finetune")
         for name, prompts in self.prompt_sets.items():

@@ -58,7 +58,8 @@ def add_subject(
     if target.exists() and not there:
         raise InputError(f"{target} is in the way: move it, or choose another name")
     chosen_background, seen, said = _seen(checked.photos, height, width, background, base.name == "embedded")
-    entry = {"class": class_name, "prompts": chosen, "crops": {}, "background": chosen_background, "overrides": {}}
+    entry = {"class": class_name, "prompts": chosen, "crops": {}, "background": chosen_background}
+    entry |= {"captions": {}, "overrides": {}}
 
     def declare(text: str) -> str:
         text = add_entry(text, "subjects", name, entry)

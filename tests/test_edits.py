@@ -7,7 +7,7 @@ from arbooth.edits import add_entry, only, remove_entry, set_values
 from arbooth.errors import InputError
 from arbooth.recipes import params_of
 
-ENTRY = {"class": "dog", "prompts": "scenes", "crops": {}, "background": "keep", "overrides": {}}
+ENTRY = {"class": "dog", "prompts": "scenes", "crops": {}, "background": "keep", "captions": {}, "overrides": {}}
 FILES = {
     "shipped": params_of(),
     "nothing": "subjects:\nclasses: {}\n",

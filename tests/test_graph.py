@@ -71,7 +71,7 @@ def test_a_name_put_into_params_by_hand_runs_nothing(tmp_path):
 def test_a_subject_added_by_hand_asks_for_the_graph(tmp_path):
     folder = copy_project(tmp_path / "project")
     text = (folder / "params.yaml").read_text()
-    entry = "subjects:\n  rex: {class: dog, prompts: scenes, crops: {}, background: keep, overrides: {}}"
+    entry = "subjects:\n  rex: {class: dog, prompts: scenes, crops: {}, background: keep, captions: {}, overrides: {}}"
     (folder / "params.yaml").write_text(text.replace("subjects:", entry, 1))
     project = Project(folder)
     with pytest.raises(InputError, match="run `arbooth graph`"):

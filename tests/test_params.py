@@ -141,6 +141,13 @@ def test_joint_distillation_asks_for_pairs(file):
     assert load_params(file, overrides=["finetune.distillation=joint", "prior.keep_pairs=true"])
 
 
+def test_captions_name_the_subject(file):
+    set_params(file.parent, **{"subjects.poodle.captions": {"00.jpg": "a dog", "01.jpg": "a <S*> {class} at night"}})
+    with pytest.raises(InputError, match="subjects.poodle.captions.00.jpg: 'a dog' lacks {class}") as caught:
+        load_params(file)
+    assert "01.jpg" not in str(caught.value)
+
+
 def test_crops_lie_inside_the_photo(file):
     set_params(file.parent, **{"subjects.poodle.crops": {"00.jpg": [0.5, 0, 0.2, 1]}})
     with pytest.raises(InputError, match=r"crop of 00.jpg"):

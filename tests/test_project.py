@@ -26,7 +26,7 @@ def clean(monkeypatch):
 def test_the_repository_is_what_init_and_subject_add_make():
     from arbooth.edits import add_entry
 
-    entry = {"class": "dog", "prompts": "scenes", "crops": {}, "background": "keep", "overrides": {}}
+    entry = {"class": "dog", "prompts": "scenes", "crops": {}, "background": "keep", "captions": {}, "overrides": {}}
     text = add_entry(add_entry(params_of(), "subjects", "poodle", entry), "classes", "dog", {"noun": "dog"})
     assert text == (ROOT / "params.yaml").read_text()
     for name in (".gitignore", ".dvcignore"):

@@ -72,7 +72,7 @@ def layer_changes(project: Project, key: str) -> list[dict]:
         net,
         quantizer_of(given.base),
         given.tokens.features,
-        given.tokens.prompt,
+        given.tokens.prompt_of_each(),
         given.prior,
         replace(given.recipe, layers=WHOLE_LAYERS, rank=0),
         progress=partial(track, label=f"tuning every layer on {key}"),

@@ -66,7 +66,7 @@ class Bench:
         cached = draw_prior(
             self.teacher, self.quantizer, self.encoder.encode(CLASS).features, 2 * recipe.batch, prior, 0
         )
-        self.fitting = Fitting(self.net, self.quantizer, features, self.encoder.encode(SUBJECT), cached, recipe)
+        self.fitting = Fitting(self.net, self.quantizer, features, [self.encoder.encode(SUBJECT)] * len(features), cached, recipe)
 
     def cached_step(self, clock: Clock, number: int) -> None:
         """What `Fitting.step` does, with a clock around each part."""
@@ -180,7 +180,7 @@ def _image_seconds(base: Base, params: Params, device: torch.device) -> tuple[fl
 
 def _finetune_seconds(bench: Bench, recipe: FitSettings) -> float:
     """A whole run with the defaults of params.yaml, from caches."""
-    run = Fitting(bench.teacher, bench.quantizer, bench.fitting.features, bench.fitting.prompt, bench.fitting.prior, recipe)
+    run = Fitting(bench.teacher, bench.quantizer, bench.fitting.features, bench.fitting.prompts, bench.fitting.prior, recipe)
     started = time.perf_counter()
     for _ in track(range(recipe.steps), "finetune"):
         run.step()

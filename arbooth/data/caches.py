@@ -16,28 +16,42 @@ from arbooth.model.text import Prompt
 
 @dataclass
 class SubjectTokens:
-    """What fine-tuning reads of a subject: raw features [P,D,H,W] and its training prompt."""
+    """What fine-tuning reads of a subject: raw features [P,D,H,W], its training prompts, and which of them each photo has."""
 
     features: Tensor
-    prompt: Prompt
+    prompts: list[Prompt]
+    captions: list[int]
+
+    def prompt_of_each(self) -> list[Prompt]:
+        """One for each photo."""
+        return [self.prompts[index] for index in self.captions]
 
 
 def write_subject(path: Path, tokens: SubjectTokens, header: dict[str, str]) -> None:
-    rows = torch.tensor(tokens.prompt.identifier_rows, dtype=torch.int64)
-    tensors = {"features": tokens.features, "prompt": tokens.prompt.features, "identifier_rows": rows}
+    tensors = {"features": tokens.features, "captions": torch.tensor(tokens.captions, dtype=torch.int64)}
+    for index, prompt in enumerate(tokens.prompts):
+        tensors[f"prompt_{index}"] = prompt.features
+        tensors[f"identifier_rows_{index}"] = torch.tensor(prompt.identifier_rows, dtype=torch.int64)
     write_tensors(path, tensors, header)
 
 
 def read_subject(path: Path, expected: dict[str, str], quantizer: Quantizer) -> SubjectTokens:
     """Raises InputError: missing, damaged, stale, or not what this quantiser reads."""
     tensors = read_tensors(path, expected)
+    count = sum(name.startswith("prompt_") for name in tensors)
     wanted: dict[str, Wanted] = {
         "features": (torch.float32, (None, quantizer.bits, *quantizer.maps[-1])),
-        "prompt": (torch.float32, (None, None)),
-        "identifier_rows": (torch.int64, (None,)),
+        "captions": (torch.int64, (None,)),
     }
+    for index in range(count):
+        wanted[f"prompt_{index}"] = (torch.float32, (None, None))
+        wanted[f"identifier_rows_{index}"] = (torch.int64, (None,))
     check_tensors(path, tensors, wanted)
-    rows = tensors["identifier_rows"].tolist()
-    if not all(0 <= row < len(tensors["prompt"]) for row in rows):
-        raise InputError(f"{path} places the identifier outside its prompt: delete it and run `dvc repro`")
-    return SubjectTokens(tensors["features"], Prompt(tensors["prompt"], tuple(rows)))
+    prompts, captions = [], tensors["captions"].tolist()
+    for index in range(count):
+        prompts.append(Prompt(tensors[f"prompt_{index}"], tuple(tensors[f"identifier_rows_{index}"].tolist())))
+        if not all(0 <= row < len(prompts[-1].features) for row in prompts[-1].identifier_rows):
+            raise InputError(f"{path} places the identifier outside its prompt: delete it and run `dvc repro`")
+    if len(captions) != len(tensors["features"]) or not all(0 <= index < count for index in captions):
+        raise InputError(f"{path} does not have a prompt for each photo: delete it and run `dvc repro`")
+    return SubjectTokens(tensors["features"], prompts, captions)

@@ -164,7 +164,7 @@ def prepared(photo: Photo, height: int, width: int, crop: Crop | None, backgroun
     Raises:
         InputError: the crop leaves nothing, or no subject stands out.
     """
-    image, mask = (cropped(part, crop) if part is not None else None for part in (photo.image, photo.mask))
+    image, mask = cropped(photo.image, crop), photo.mask and cropped(photo.mask, crop)
     if background == "remove":
         try:
             image = cut_out(image, width / height, mask)

@@ -9,7 +9,7 @@ Shape suffixes: B batch, L tokens, P bits of a token, T text tokens, F text widt
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -74,13 +74,13 @@ class Batch:
 
     Attributes:
         tokens: of the photos, over the whole schedule.
-        dropped: for each photo, whether its text is left out.
+        texts: for each photo which one it is, whose prompt is learned; None where the text is left out.
         classes: rows of the class prior, on the CPU.
         schedule: as far as this step runs.
     """
 
     tokens: Tokens
-    dropped: list[bool]
+    texts: list[int | None]
     classes: Tensor
     schedule: Schedule
 
@@ -114,16 +114,19 @@ class Fitting:
         net: Transformer,
         quantizer: Quantizer,
         features: Tensor,
-        prompt: Prompt,
+        prompts: Sequence[Prompt],
         prior: ClassPrior | None,
         settings: FitSettings,
         attention: str = "scales",
     ) -> None:
+        if len(prompts) != len(features):
+            raise ValueError(f"there are {len(prompts)} prompts for {len(features)} photos")
         if settings.prior != "none" and prior is None:
             raise ValueError(f"prior is {settings.prior!r}, but no class prior is given")
         self.net, self.quantizer, self.settings, self.attention = net, quantizer, settings, attention
         device = net.device
-        self.features, self.prompt = features.to(device), Prompt(prompt.features.to(device), prompt.identifier_rows)
+        self.features = features.to(device)
+        self.prompts = [Prompt(prompt.features.to(device), prompt.identifier_rows) for prompt in prompts]
         self.prior = prior if settings.prior != "none" else None
         self.parameters = KINDS[settings.kind].attach(net, settings.layers, settings.rank, settings.seed)
         shape = (settings.identifier_tokens, net.config.text_width)
@@ -191,12 +194,13 @@ class Fitting:
             schedule = schedule.first(len(schedule) - 1)  # no token sees a finer scale: what is left is the same
         features = self.features[moved(photos, self.net.device)]
         tokens = self.quantizer.encode(features, flips_BLP=moved(flips, self.net.device))
-        return Batch(tokens, dropped.tolist(), classes, schedule)
+        texts = [None if drop else photo for photo, drop in zip(photos.tolist(), dropped.tolist())]
+        return Batch(tokens, texts, classes, schedule)
 
     def _part(self, batch: Batch, photos: slice, classes: slice) -> tuple[Tensor, Tensor]:
         """Loss and row of some of a step's samples, [2+K+1]."""
         settings, schedule, device = self.settings, batch.schedule, self.net.device
-        texts, length = [self._text(drop) for drop in batch.dropped[photos]], schedule.length
+        texts, length = [self._text(photo) for photo in batch.texts[photos]], schedule.length
         inputs_BLP, bits_BLP = batch.tokens.inputs[photos, : length - 1], batch.tokens.bits[photos, :length]
         own, chosen = len(texts), batch.classes[classes]
         if self.prior is not None and len(chosen):
@@ -220,10 +224,10 @@ class Fitting:
         row[0], row[1], row[-1] = total.detach(), subject.detach(), prior.detach()
         return total, row
 
-    def _text(self, dropped: bool) -> Tensor:
-        """The training prompt with the identifier in it, or the stand-in for no text."""
-        text = self.prompt.with_subject(self.identifier)
-        return self.net.no_text[: len(text)].to(text.dtype) if dropped else text
+    def _text(self, photo: int | None) -> Tensor:
+        """A photo's prompt with the identifier in it, or the stand-in for no text, as long as the first one's."""
+        text = self.prompts[photo or 0].with_subject(self.identifier)
+        return self.net.no_text[: len(text)].to(text.dtype) if photo is None else text
 
     def _prior_loss(self, prior: ClassPrior, logits: Tensor, chosen: Tensor, length: int) -> Tensor:
         """[B,L] of class samples."""
@@ -288,7 +292,7 @@ def fit(
     net: Transformer,
     quantizer: Quantizer,
     features: Tensor,
-    prompt: Prompt,
+    prompts: Sequence[Prompt],
     prior: ClassPrior | None,
     settings: FitSettings,
     *,
@@ -302,7 +306,7 @@ def fit(
         net: the frozen base transformer, on its device.
         quantizer: of the base's schedule.
         features: raw features of the photos [B,D,H,W].
-        prompt: features of the training prompt, with the rows of the identifier.
+        prompts: of each photo the features of its training prompt, with the rows of the identifier.
         prior: cached class samples; None where `settings.prior` is "none".
         settings: the recipe.
         resume: keeps unfinished runs; a run that resumes ends with the same bits.
@@ -314,7 +318,7 @@ def fit(
         InputError: the loss is not finite any more.
         Interrupted: `resume.stopping()` said so; the state is saved.
     """
-    run = Fitting(net, quantizer, features, prompt, prior, settings, attention)
+    run = Fitting(net, quantizer, features, prompts, prior, settings, attention)
     state = resume.load() if resume is not None else None
     if state is not None:
         run.restore(state)

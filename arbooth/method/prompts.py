@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Mapping, Sequence
 
+from arbooth.errors import InputError
 from arbooth.model.identifier import IDENTIFIER
 
 LONGEST = 2000
@@ -12,6 +15,33 @@ LONGEST = 2000
 def with_class(template: str, noun: str) -> str:
     """A training template, say "a photo of <S*> {class}", with the noun in its place."""
     return template.replace("{class}", noun)
+
+
+def training_prompts(
+    photos: Sequence[str], template: str, captions: Mapping[str, str], noun: str
+) -> tuple[list[str], list[int]]:
+    """The prompts that a subject's photos are learned with, and which of them each photo has.
+
+    Args:
+        photos: file names.
+        template: for photos without a caption.
+        captions: file name -> template of its own, say "a photo of <S*> {class} on the beach".
+
+    Raises:
+        InputError: a caption of a photo that is not there.
+    """
+    own = {same_name(name): caption for name, caption in captions.items()}
+    unknown = sorted(set(own) - set(map(same_name, photos)))
+    if unknown:
+        raise InputError(f"captions are given for photos that are not there: {', '.join(unknown)}")
+    each = [with_class(own.get(same_name(name), template), noun) for name in photos]
+    prompts = list(dict.fromkeys(each))
+    return prompts, [prompts.index(prompt) for prompt in each]
+
+
+def same_name(name: str) -> str:
+    """A file's name in one spelling: macOS writes é as two characters."""
+    return unicodedata.normalize("NFC", name)
 
 
 def with_subject(template: str, noun: str) -> str:

@@ -23,7 +23,7 @@ from arbooth.data.tensors import origin
 from arbooth.errors import InputError
 from arbooth.method.fit import FitSettings, fit
 from arbooth.method.prior import ClassPrior
-from arbooth.method.prompts import with_class
+from arbooth.method.prompts import training_prompts
 from arbooth.method.tuning import KINDS
 from arbooth.model.transformer import Transformer
 from arbooth.progress import track
@@ -46,9 +46,11 @@ class Inputs:
 
 def read_inputs(params: Params, base: Base, key: str, reads: dict[str, Path]) -> Inputs:
     """Raises InputError: a cache is missing, or was made with something else."""
-    prompt = with_class(params.templates.subject, params.noun(key))
-    photos = photos_digest(photo_files(reads["photos"]))
-    expected = origin(base.hash, quantizer_of(base), prompt=prompt, subject=key, photos=photos)
+    photos = photo_files(reads["photos"])
+    names, own = [photo.name for photo in photos], params.subjects[key].captions
+    prompts, captions = training_prompts(names, params.templates.subject, own, params.noun(key))
+    header = {"prompts": prompts, "captions": captions, "subject": key, "photos": photos_digest(photos)}
+    expected = origin(base.hash, quantizer_of(base), **header)
     tokens = read_subject(reads["tokens"], expected, quantizer_of(base))
     recipe, prior = FitSettings(**params.recipe), None
     if recipe.prior != "none":
@@ -68,7 +70,7 @@ def run(job: Job) -> None:
             _network(base, job),
             quantizer_of(base),
             given.tokens.features,
-            given.tokens.prompt,
+            given.tokens.prompt_of_each(),
             given.prior,
             recipe,
             resume=resume,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import unicodedata
 from typing import TYPE_CHECKING
 
 from arbooth.data.bases import Base
@@ -11,6 +10,7 @@ from arbooth.data.files import whole_folder, write_json
 from arbooth.data.manifest import MANIFEST, photos_digest
 from arbooth.data.photos import prepared, read_photos
 from arbooth.errors import InputError
+from arbooth.method.prompts import same_name
 
 if TYPE_CHECKING:
     from arbooth.stages.job import Job
@@ -23,8 +23,8 @@ def run(job: Job) -> None:
     height, width = base.picture_size
     photos = read_photos(job.reads["photos"], min(height, width) // 2, job.project.settings.max_pixels)
     subject = job.params.subjects[job.key]
-    crops = {_same(name): crop for name, crop in subject.crops.items()}
-    unknown = sorted(set(crops) - {_same(p.path.name) for p in photos.photos})
+    crops = {same_name(name): crop for name, crop in subject.crops.items()}
+    unknown = sorted(set(crops) - {same_name(p.path.name) for p in photos.photos})
     if unknown:
         raise InputError(f"subjects.{job.key}.crops names photos that are not there: {', '.join(unknown)}")
     for note in photos.warnings:
@@ -32,13 +32,9 @@ def run(job: Job) -> None:
     manifest = []
     with whole_folder(job.writes["images"]) as folder:
         for index, photo in enumerate(photos.photos):
-            crop = crops.get(_same(photo.path.name))
+            crop = crops.get(same_name(photo.path.name))
             prepared(photo, height, width, crop, subject.background).save(folder / f"{index:02d}.png")
             manifest.append({"photo": photo.path.name, "pixels": photo.digest, "crop": crop})
         digest = photos_digest([photo.path for photo in photos.photos])
         write_json(folder / MANIFEST, {"height": height, "width": width, "photos": manifest, "digest": digest})
 
-
-def _same(name: str) -> str:
-    """A file's name in one spelling: macOS writes é as two characters."""
-    return unicodedata.normalize("NFC", name)

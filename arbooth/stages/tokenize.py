@@ -1,4 +1,4 @@
-"""Pictures -> the tokenizer's raw features, and the features of the training prompt.
+"""Pictures -> the tokenizer's raw features, and the features of the training prompts.
 
 Self-correction flips bits anew at each step, so features are kept, not bits.
 """
@@ -17,7 +17,7 @@ from arbooth.data.manifest import MANIFEST
 from arbooth.data.networks import load_autoencoder, load_text_encoder, quantizer_of
 from arbooth.data.pictures import read_pictures
 from arbooth.data.tensors import origin
-from arbooth.method.prompts import with_class
+from arbooth.method.prompts import training_prompts
 
 if TYPE_CHECKING:
     from arbooth.stages.job import Job
@@ -27,18 +27,25 @@ logger = logging.getLogger(__name__)
 
 def run(job: Job) -> None:
     base: Base = job.base
-    prompt = with_class(job.params.templates.subject, job.params.noun(job.key))
+    manifest = read_fields(job.reads["images"] / MANIFEST, digest=str, photos=list)
+    prompts, captions = training_prompts(
+        [entry["photo"] for entry in manifest["photos"]],
+        job.params.templates.subject,
+        job.params.subjects[job.key].captions,
+        job.params.noun(job.key),
+    )
     pictures = read_pictures(sorted(job.reads["images"].glob("*.png"))) * 2 - 1
     autoencoder = load_autoencoder(base, job.device, only="encoder")
     with torch.inference_mode():
         # One at a time: a photo's features do not depend on the photos beside it.
         features = torch.cat([autoencoder.encode(picture[None].to(job.device)).cpu() for picture in pictures])
     encoder = load_text_encoder(base, job.device)
-    unknown = encoder.unknown_words(prompt)
+    unknown = list(dict.fromkeys(word for prompt in prompts for word in encoder.unknown_words(prompt)))
     if unknown:
         logger.warning("base %r does not know the words %s", base.name, ", ".join(unknown))
-    encoded = encoder.encode(prompt)
-    encoded.features = encoded.features.cpu()
-    photos = read_fields(job.reads["images"] / MANIFEST, digest=str)["digest"]
-    header = origin(base.hash, quantizer_of(base), prompt=prompt, subject=job.key, photos=photos)
-    write_subject(job.writes["tokens"], SubjectTokens(features, encoded), header)
+    encoded = [encoder.encode(prompt) for prompt in prompts]
+    for one in encoded:
+        one.features = one.features.cpu()
+    header = {"prompts": prompts, "captions": captions, "subject": job.key, "photos": manifest["digest"]}
+    tokens = SubjectTokens(features, encoded, captions)
+    write_subject(job.writes["tokens"], tokens, origin(base.hash, quantizer_of(base), **header))

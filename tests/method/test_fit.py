@@ -1,14 +1,15 @@
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 
 from arbooth.data.resume import ResumeFile
 from arbooth.errors import InputError, Interrupted
-from arbooth.method.fit import FitSettings, Fitting, fit
+from arbooth.method.fit import Batch, FitSettings, Fitting, fit
 from arbooth.method.prior import draw_prior
 from arbooth.method.seeds import generator
+from arbooth.model.quantizer import Tokens
 from arbooth.model.sampling import Sampling
 from arbooth.model.text import Prompt
 from tests.conftest import make_tiny
@@ -27,12 +28,12 @@ def tuned(resume=None, compiled=False, **changes):
         tiny.net.compile_blocks()
     settings = replace(SETTINGS, **changes)
     prior = draw_prior(tiny.net, tiny.quantizer, tiny.other, 4, Sampling(1.0, 0.5, 900, 0.97), 0, keep_pairs=True)
-    prompt = Prompt(tiny.text, (3,))
+    prompts = [Prompt(tiny.text, (3,))] * 3
     result = fit(
         tiny.net,
         tiny.quantizer,
         tiny.features,
-        prompt,
+        prompts,
         prior if settings.prior != "none" else None,
         settings,
         resume=resume,
@@ -44,7 +45,7 @@ def fitting(**changes):
     tiny = make_tiny()
     prior = draw_prior(tiny.net, tiny.quantizer, tiny.other, 4, Sampling(1.0, 0.5, 900, 0.97), 0)
     settings = replace(SETTINGS, **changes)
-    return Fitting(tiny.net, tiny.quantizer, tiny.features, Prompt(tiny.text, (3,)), prior, settings)
+    return Fitting(tiny.net, tiny.quantizer, tiny.features, [Prompt(tiny.text, (3,))] * 3, prior, settings)
 
 
 def same(first, second) -> bool:
@@ -223,16 +224,35 @@ def test_weights_change_the_loss():
 def test_misfits_are_refused():
     tiny = make_tiny()
     with pytest.raises(ValueError, match="no class prior"):
-        fit(tiny.net, tiny.quantizer, tiny.features, Prompt(tiny.text, (3,)), None, SETTINGS)
+        fit(tiny.net, tiny.quantizer, tiny.features, [Prompt(tiny.text, (3,))] * 3, None, SETTINGS)
     prior = draw_prior(tiny.net, tiny.quantizer, tiny.other, 2, Sampling(1.0, 0.5, 900, 0.97), 0)
     with pytest.raises(ValueError, match="keep_pairs"):
         fit(
             tiny.net,
             tiny.quantizer,
             tiny.features,
-            Prompt(tiny.text, (3,)),
+            [Prompt(tiny.text, (3,))] * 3,
             prior,
             replace(SETTINGS, distillation="joint"),
         )
     with pytest.raises(InputError, match="lower finetune.learning_rate"):
         tuned(learning_rate=1e30, steps=20)
+
+
+def test_each_photo_is_learned_with_its_own_prompt(tiny):
+    """A step's loss with two captions is that of the photos learned one by one."""
+    prompts = [Prompt(tiny.text, (3,)), Prompt(tiny.other, (2,)), Prompt(tiny.text, (3,))]
+    recipe = replace(SETTINGS, prior="none", batch=3, drop_text=0.0)
+    run = Fitting(tiny.net, tiny.quantizer, tiny.features, prompts, None, recipe)
+    batch = run.draw_batch(generator(0))
+    assert {photo for photo in batch.texts if photo is not None} <= {0, 1, 2}
+    together = sum(row[1] for _, row in run.losses(batch))
+    alone = []
+    for k, photo in enumerate(batch.texts):
+        one = Fitting(tiny.net, tiny.quantizer, tiny.features, [prompts[photo]] * 3, None, replace(recipe, batch=1))
+        part = Batch(Tokens(*(getattr(batch.tokens, f.name)[k : k + 1] for f in fields(Tokens))), [0],
+                     batch.classes, batch.schedule)  # fmt: skip
+        alone.append(sum(row[1] for _, row in one.losses(part)))
+    assert torch.allclose(together, torch.stack(alone).mean(), atol=1e-5)
+    with pytest.raises(ValueError, match="2 prompts for 3 photos"):
+        Fitting(tiny.net, tiny.quantizer, tiny.features, prompts[:2], None, recipe)
