@@ -1,5 +1,5 @@
 # make demo: everything, on the embedded base. make test: the tests, under ten minutes on two cores; make quick: those that
-# take a minute in all; make heavy: those that take minutes each. All set up what is missing.
+# take a minute in all; make heavy: those that take tens of seconds each. All set up what is missing.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -29,7 +29,7 @@ fleet: setup
 quick: setup
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n auto --dist loadfile -m "not heavy and not slow" $(ARGS)
 
-# Thousands of faults (an hour on two cores), two hundred kills (an hour and a half), every fault of a fleet twenty times (a day).
+# Thousands of faults, two hundred kills (both together hours), and every fault of a fleet twenty times; a day.
 soak: setup
 	@PATH="$(abspath $(BIN)):$$PATH" FAULT_CASES=1000 FAULT_KILLS=34 $(BIN)/python -m pytest -n auto tests/faults $(ARGS)
 	@PATH="$(abspath $(BIN)):$$PATH" FLEET_FAULTS=20 $(BIN)/python -m pytest tests/fleet $(ARGS)

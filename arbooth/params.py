@@ -218,7 +218,7 @@ class Params(Section):
 
     @property
     def sampling(self) -> dict:
-        """How pictures are drawn: guidance, temperature, top_k and top_p of `generate`."""
+        """How pictures are drawn: what `model.sampling.Sampling` is made of."""
         return self.generate.model_dump(exclude={"images_per_prompt", "class_images", "batch"})
 
     @model_validator(mode="after")

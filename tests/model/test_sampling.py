@@ -19,6 +19,18 @@ def painted(tiny, sampling, seeds, text=None):
     )
 
 
+def rows_asked(tiny):
+    """How many rows the network is asked for, scale by scale, from now on."""
+    asked, step = [], tiny.net.step
+
+    def counted(x, condition, *rest, **named):
+        asked.append(len(condition.start))
+        return step(x, condition, *rest, **named)
+
+    tiny.net.step = counted
+    return asked
+
+
 def test_cached_sampling_agrees_with_teacher_forcing(tiny):
     drawn = painted(tiny, Sampling(1.0, 1.0, 900, 0.97), [0, 1])
     inputs, codes = tiny.quantizer.inputs_from_bits(drawn.bits)
@@ -85,12 +97,7 @@ def test_values_out_of_range_are_refused(wrong):
 def test_the_half_without_text_is_asked_as_long_as_it_counts(tiny):
     """Guidance of 1 on the last scales: the same bits as when both halves go on to the end."""
     scales = len(tiny.quantizer.schedule)
-    asked = []
-    step = tiny.net.step
-    tiny.net.step = lambda x, condition, *rest, **named: (
-        asked.append(len(condition.start)),
-        step(x, condition, *rest, **named),
-    )[1]
+    asked = rows_asked(tiny)
     drawn = painted(tiny, Sampling((3.0,) * (scales - 1) + (1.0,), 1.0, 900, 0.97), [0])
     assert asked == [2] * (scales - 1) + [1]
     nearly = painted(tiny, Sampling((3.0,) * (scales - 1) + (1.0 + 1e-7,), 1.0, 900, 0.97), [0])
@@ -120,12 +127,7 @@ def test_prompt_guidance_of_nothing_asks_nothing_more(tiny):
     beside = Text.stack([tiny.other, tiny.other[:3]])
     off = greedy(tiny, tiny.text, sampling={"guidance": 3.0})
     assert torch.equal(greedy(tiny, tiny.text, plain=beside, sampling={"guidance": 3.0}).logits, off.logits)
-    asked = []
-    step = tiny.net.step
-    tiny.net.step = lambda x, condition, *rest, **named: (
-        asked.append(len(condition.start)),
-        step(x, condition, *rest, **named),
-    )[1]
+    asked = rows_asked(tiny)
     toward = (1.0,) + (0.0,) * (scales - 1)
     greedy(tiny, tiny.text, plain=beside, sampling={"guidance": 3.0, "prompt_guidance": toward})
     assert asked == [4] + [2] * (scales - 1)
