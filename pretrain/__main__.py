@@ -127,6 +127,7 @@ def transformer(given: Given) -> None:
             decay=own.decay,
             batch=own.batch,
             rate=own.rate,
+            show_every=own.show_every,
             ends=dict(own.ends),
             correction=SelfCorrection(own.correction_strength, len(quantizer.schedule)),
             seed=params.seed,

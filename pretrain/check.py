@@ -46,12 +46,12 @@ def check(out: Path, pictures: int, seed: int, modules: Path | None = None) -> d
     rows = [np.concatenate(tiles[i : i + wide], 1) for i in range(0, len(tiles) - wide + 1, wide)]
     Image.fromarray(np.concatenate(rows[:16])).save(out / "check.png")
     shares = _shares(judge, asked, tiles)
-    world = _world(modules)
+    world = _world(modules, painter.base.picture_size[0])
     true = _shares(judge, asked, _rendered(world, asked, seed)) if world else {}
     for question, share in shares.items():
         print(f"{question:24} {share:6.1%}" + (f"   true pictures {true[question]:6.1%}" if world else ""))
     shares |= {f"true {question}": share for question, share in true.items()}
-    for name, real in _unseen(out, world, seed):
+    for name, real in _unseen(out, world, seed, painter.base.picture_size):
         shares[f"psnr_{name}"] = round(evaluate(load_autoencoder(painter.base), quantizer_of(painter.base), to_pixels(real)), 2)
         print(f"{name:24} {shares[f'psnr_{name}']:.2f} dB of {len(real)}")
     write_json(out / "check.json", shares)
@@ -74,32 +74,34 @@ def _order(question: str) -> tuple[bool, str]:
     return question.startswith("class:"), question
 
 
-def _world(modules: Path | None) -> World | None:
+def _world(modules: Path | None, pixels: int) -> World | None:
     if modules is None or not modules.is_dir():
         return None
     art = Art(modules)
-    return World(art.drawings(CLASSES), art.drawings(ACCESSORIES))
+    return World(art.drawings(CLASSES), art.drawings(ACCESSORIES), pixels)
 
 
 def _rendered(world: World, asked: list[dict[str, str]], seed: int) -> list[np.ndarray]:
     """True pictures of what is asked for, in the studio, each of any drawing of its class."""
-    studio, pictures = World(world.drawings, world.accessories, variety=STUDIO), []
+    studio, pictures = World(world.drawings, world.accessories, world.pixels, STUDIO), []
     for index, wanted in enumerate(asked):
         rng, own = np.random.default_rng([seed, 9, index]), dict(wanted)
         drawings = world.drawings[own.pop("class")]
-        view = View(drawings[rng.integers(len(drawings))], **own)
+        first = drawings[rng.integers(len(drawings))]
+        beside = world.alike(rng, first, own.pop("beside")) if "beside" in own else None
+        view = View(first, beside=beside, **own)
         pictures.append(np.asarray(studio.render(rng, view)))
     return pictures
 
 
-def _unseen(out: Path, world: World | None, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+def _unseen(out: Path, world: World | None, seed: int, size: tuple[int, int]) -> Iterator[tuple[str, np.ndarray]]:
     if world:
         rng = np.random.default_rng([seed, 8])
         yield "world", np.stack([np.asarray(world.render(rng, world.view(rng))) for _ in range(UNSEEN)])
     photos = photographs(out / "unseen")
     if photos:
         opened = (ImageOps.exif_transpose(Image.open(path)).convert("RGB") for path in photos)
-        yield "photos", np.stack([np.asarray(ImageOps.fit(photo, (64, 64), Image.LANCZOS)) for photo in opened])
+        yield "photos", np.stack([np.asarray(ImageOps.fit(photo, size, Image.LANCZOS)) for photo in opened])
 
 
 def _answers(judge: Judge, pixels: np.ndarray) -> dict[str, str]:
@@ -117,6 +119,8 @@ def _asked(rng: np.random.Generator) -> dict[str, str]:
         asked["size"] = one_of(SIZES)
     if rng.random() < 1 / 6 and asked.get("size") != "big":
         asked["place"] = one_of(PLACES)
+    if not asked.keys() & {"size", "place"} and rng.random() < 1 / 4:
+        asked["beside"] = one_of([noun for noun in CLASSES if noun != asked["class"]])
     return asked
 
 
@@ -124,4 +128,5 @@ def _prompt(asked: dict[str, str]) -> str:
     thing = " ".join(asked[question] for question in ("size", "colour", "class") if question in asked)
     worn = f" wearing {asked['accessory']}" if "accessory" in asked else ""
     place = f" {asked['place']}" if "place" in asked else ""
-    return f"{asked['scene']} , {article(thing)}{thing}{worn}{place}"
+    beside = f" next to {article(asked['beside'])}{asked['beside']}" if "beside" in asked else ""
+    return f"{asked['scene']} , {article(thing)}{thing}{worn}{beside}{place}"

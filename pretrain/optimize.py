@@ -31,27 +31,36 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
+            alike: dict[tuple, list[Tensor]] = {}
             for p in group["params"]:
-                if p.grad is None:
-                    continue
-                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                momentum.lerp_(p.grad, 1 - group["momentum"])
-                rows = p.grad.lerp(momentum, group["momentum"]).flatten(1)
-                scale = max(1, rows.shape[0] / rows.shape[1]) ** 0.5
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(orthogonal(rows).view_as(p), alpha=-group["lr"] * scale)
+                if p.grad is not None:
+                    alike.setdefault(p.flatten(1).shape, []).append(p)
+            for (height, width), own in alike.items():  # together: a GPU waits for the orders more than for the products
+                rows = torch.stack([self._direction(p, group["momentum"]) for p in own])
+                scale = max(1, height / width) ** 0.5
+                for p, step in zip(own, orthogonal(rows)):
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
+                    p.add_(step.view_as(p), alpha=-group["lr"] * scale)
+
+    def _direction(self, p: Tensor, inertia: float) -> Tensor:
+        """Nesterov's momentum of one parameter, as rows."""
+        if "momentum" not in self.state[p]:
+            self.state[p]["momentum"] = torch.zeros_like(p)
+        momentum = self.state[p]["momentum"].lerp_(p.grad, 1 - inertia)
+        return p.grad.lerp(momentum, inertia).flatten(1)
 
 
-def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """Push all singular values of a matrix near one, without computing them."""
+def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
+    """Push all singular values of matrices [N,R,C] near one, without computing them."""
     a, b, c = 3.4445, -4.7750, 2.0315  # a quintic whose iterates settle between 0.7 and 1.2
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = (x / (x.norm() + 1e-7)).to(torch.bfloat16 if has_bfloat16(matrix.device) else matrix.dtype)
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = x.to(torch.bfloat16 if has_bfloat16(matrices.device) else matrices.dtype)
     for _ in range(iterations):
-        square = x @ x.T
+        square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+    return (x.mT if tall else x).to(matrices.dtype)
 
 
 @cache
@@ -94,6 +103,7 @@ def run(
     """
     rates = [group["lr"] for stepper in steppers for group in stepper.param_groups]
     mean = {k: v.detach().clone() for k, v in net.state_dict().items()}
+    current = list(net.state_dict().values())  # the tensors themselves, which the steppers change in place
     first, state = 0, checkpoint.load(path)
     if state:
         net.load_state_dict(state["net"])
@@ -116,9 +126,9 @@ def run(
             stepper.step()
         with torch.no_grad():
             pace = 1 - min(average, (step + 1) / (step + 10))
-            for name, value in net.state_dict().items():
-                mean[name].lerp_(value, pace)
-        loss_mean = loss.item() if loss_mean is None else 0.98 * loss_mean + 0.02 * loss.item()
+            torch._foreach_lerp_(list(mean.values()), current, pace)
+            # It stays on the device: reading it would wait for the step.
+            loss_mean = loss.detach() if loss_mean is None else loss_mean.lerp(loss.detach(), 0.02)
         shown = (step + 1) % save_every == 0 or step + 1 == steps
         if shown or time.time() - kept > KEEP_SECONDS:
             saved = [stepper.state_dict() for stepper in steppers]
@@ -126,11 +136,11 @@ def run(
             kept = time.time()
         if shown:
             speed = (step + 1 - first) * batch / (time.time() - started)
-            current = {k: v.clone() for k, v in net.state_dict().items()}
+            own = {k: v.clone() for k, v in net.state_dict().items()}
             net.load_state_dict(mean)
-            values = {"loss": loss_mean, "samples_per_second": speed, **show()}
+            values = {"loss": loss_mean.item(), "samples_per_second": speed, **show()}
             print(f"step {step + 1}/{steps} " + " ".join(f"{k} {v:.4g}" for k, v in values.items()), flush=True)
             if ledger:
                 ledger.log(step + 1, values)
-            net.load_state_dict(current)
+            net.load_state_dict(own)
     net.load_state_dict(mean)

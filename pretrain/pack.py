@@ -49,16 +49,16 @@ def transformer_config(params) -> TransformerConfig:
     return TransformerConfig(own.depth, own.width, own.heads, params.tokenizer.bits, own.text_width)
 
 
-def features_of_drawings(encoders: EmbeddedEncoders, art: Art) -> tuple[list[str], Tensor]:
+def features_of_drawings(encoders: EmbeddedEncoders, art: Art, pixels: int) -> tuple[list[str], Tensor]:
     """Every drawing's name and mean features over one picture in each scene, held-out drawings included."""
     names, features = [], []
     drawings = [d for table in (CLASSES, HELD_OUT) for own in art.drawings(table).values() for d in own]
     for number, drawing in enumerate(track(drawings, "drawings", len(drawings))):
-        world = World({drawing.noun: [drawing]}, {})
+        world = World({drawing.noun: [drawing]}, {}, pixels)
         views = [world.render(np.random.default_rng([2, number, i]), View(drawing, s)) for i, s in enumerate(SCENES)]
-        pixels = torch.from_numpy(np.stack([np.asarray(v) for v in views])).permute(0, 3, 1, 2).float() / 255
+        drawn = torch.from_numpy(np.stack([np.asarray(v) for v in views])).permute(0, 3, 1, 2).float() / 255
         names.append(drawing.name)
-        features.append(F.normalize(encoders.image_features(pixels).mean(0), dim=0))
+        features.append(F.normalize(encoders.image_features(drawn).mean(0), dim=0))
     return names, torch.stack(features)
 
 
@@ -85,7 +85,7 @@ def pack(params, work: Path, modules: Path, out: Path = EMBEDDED) -> None:
         write_tensors(out / f"{name}.safetensors", part, {})
     encoders = EmbeddedEncoders(word_list())
     encoders.load_state_dict({k: v.half().float() for k, v in _part(metric, "encoders.").items()})
-    drawn, features = features_of_drawings(encoders.eval(), Art(modules))
+    drawn, features = features_of_drawings(encoders.eval(), Art(modules), params.pixels)
     write_tensors(out / "drawings.safetensors", {"features": features}, {"names": "\n".join(drawn)})
     write_json(out / "encoders.json", {"words": word_list(), "labels": labels()})
     files = {"transformer": "transformer.safetensors", "autoencoder": "autoencoder.safetensors", "text": "text"}

@@ -14,11 +14,13 @@ from arbooth.data.files import write_json
 from arbooth.errors import InputError
 from arbooth.progress import track
 from pretrain.art import ACCESSORIES, CLASSES, Art, Drawing
-from pretrain.world import STUDIO, VARIED, View, World
+from pretrain.world import STUDIO, View, World
 
 CHUNK = 256
 # What is rendered: the world as the transformer learns it, the world with more variety, and other drawings.
 BANKS = ("studio", "varied", "others")
+# What of a view is a drawing: tables have its name and noun.
+DRAWN = ("drawing", "beside")
 
 
 def render(modules: Path, out: Path, bank: str, count: int, pixels: int, seed: int, workers: int) -> None:
@@ -48,7 +50,7 @@ def load(folder: Path) -> tuple[np.ndarray, list[View]]:
     rows = json.loads((folder / "views.json").read_text())
     if not rows or rows[0].keys() != View.__dataclass_fields__.keys():
         raise InputError(f"{folder} was rendered by other code: run the step `render` again")
-    views = [View(**{**row, "drawing": Drawing(*row["drawing"], None)}) for row in rows]
+    views = [View(**row | {part: row[part] and Drawing(*row[part], None) for part in DRAWN}) for row in rows]
     return np.load(folder / "pictures.npy", mmap_mode="r"), views
 
 
@@ -85,8 +87,11 @@ def crop_photos(folder: Path, out: Path, count: int, pixels: int, seed: int) -> 
 @lru_cache(maxsize=1)
 def _world(modules: Path, bank: str, pixels: int) -> World:
     art = Art(modules)
-    drawings = art.others() if bank == "others" else art.drawings(CLASSES)
-    return World(drawings, art.drawings(ACCESSORIES), pixels, STUDIO if bank == "studio" else VARIED)
+    others = art.others() if bank != "varied" else {}
+    accessories = art.drawings(ACCESSORIES)
+    if bank == "studio":
+        return World(art.drawings(CLASSES), accessories, pixels, STUDIO, [one for own in others.values() for one in own])
+    return World(others or art.drawings(CLASSES), accessories, pixels)
 
 
 def _chunk(job: tuple[Path, str, int, int, int, int]) -> tuple[np.ndarray, list[dict]]:
@@ -100,5 +105,6 @@ def _chunk(job: tuple[Path, str, int, int, int, int]) -> tuple[np.ndarray, list[
         if bank == "others":
             view = View(view.drawing, view.scene)
         block.append(np.asarray(world.render(rng, view)))
-        shown.append({**vars(view), "drawing": [view.drawing.name, view.drawing.noun]})
+        named = {part: (one := getattr(view, part)) and [one.name, one.noun] for part in DRAWN}
+        shown.append(vars(view) | named)
     return np.stack(block), shown

@@ -9,6 +9,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from arbooth.benchmark.score import asked
+from arbooth.data.bases import load_base
 from arbooth.data.files import read_json, write_json
 from arbooth.errors import InputError
 from pretrain.art import ACCESSORIES, HELD_OUT, Art, Drawing
@@ -63,7 +64,7 @@ def hold_back(
     drawing: Drawing, accessories: dict[str, list[Drawing]], prompts: list[str], out: Path, seed: int
 ) -> None:
     """What a perfect painter would make of every prompt: the ceiling of a benchmark."""
-    world = World({drawing.noun: [drawing]}, accessories, 64, FREE)
+    world = World({drawing.noun: [drawing]}, accessories, load_base("embedded").picture_size[0], FREE)
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     for index, template in enumerate(prompts):

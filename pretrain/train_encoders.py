@@ -21,6 +21,7 @@ from pretrain.words import word_list
 from pretrain.world import COLOURS, PLACES, SIZES, View, caption
 
 NONE = "none"
+UNTOLD = -100  # which cross-entropy leaves out
 
 
 def labels() -> dict[str, list[str]]:
@@ -32,6 +33,7 @@ def labels() -> dict[str, list[str]]:
         "accessory": [NONE, *ACCESSORIES],
         "size": [NONE, *SIZES],
         "place": [NONE, *PLACES],
+        "beside": [NONE, *CLASSES],
     }
 
 
@@ -44,6 +46,7 @@ def shown(view: View) -> dict[str, str]:
         "accessory": view.accessory or NONE,
         "size": view.size or NONE,
         "place": view.place or NONE,
+        "beside": view.beside.noun if view.beside else NONE,
     }
 
 
@@ -92,18 +95,19 @@ def train(
     numbers = {name: i for i, name in enumerate(sorted({identity(v) for v in [*views, *other_views]}))}
     device = torch_device()
     net = Trained(len(numbers)).to(device, memory_format=torch.channels_last)
-    subjects = torch.tensor([numbers[identity(v)] for v in [*views, *other_views]]).to(device)
+    # Of two things in a picture neither is its subject.
+    subjects = torch.tensor([UNTOLD if v.beside else numbers[identity(v)] for v in [*views, *other_views]]).to(device)
     answers = {
         q: torch.tensor([own.index(shown(v)[q]) for v in views]).to(device) for q, own in net.judge.labels.items()
     }
-    right: dict[str, float] = {}
+    right: dict[str, Tensor] = {}
 
     def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
         chosen = np.sort(rng.integers(0, len(views), batch))
         added = np.sort(rng.integers(0, len(other_views), batch // 2))
-        drawn = torch.from_numpy(np.concatenate([pictures[chosen], others[added]])).permute(0, 3, 1, 2).float() / 255
-        drawn = _varied(rng, drawn).to(device, memory_format=torch.channels_last)
+        drawn = torch.from_numpy(np.concatenate([pictures[chosen], others[added]])).to(device).permute(0, 3, 1, 2) / 255
+        drawn = _varied(rng, drawn).contiguous(memory_format=torch.channels_last)
         pixels = drawn[:batch]
         with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
             # Photos show a subject from either side; only the other towers must tell left from right.
@@ -117,9 +121,9 @@ def train(
         match, own = net.sharpness.exp().clamp(max=50) * image @ text.T, torch.arange(batch, device=device)
         joint_loss = (F.cross_entropy(match, own) + F.cross_entropy(match.T, own)) / 2
         judge_loss = sum(F.cross_entropy(said[q].float(), answers[q][chosen]) for q in said)
-        right.update({q: (said[q].argmax(1) == answers[q][chosen]).float().mean().item() for q in said})
-        right["subject"] = (which.argmax(1) == own_subject).float().mean().item()
-        right["caption"] = (match.argmax(1) == own).float().mean().item()
+        right.update({q: (said[q].argmax(1) == answers[q][chosen]).float().mean() for q in said})
+        right["subject"] = (which.argmax(1) == own_subject).float().mean()
+        right["caption"] = (match.argmax(1) == own).float().mean()
         return F.cross_entropy(which, own_subject) + joint_loss + judge_loss
 
     run(
@@ -132,7 +136,7 @@ def train(
         batch=batch,
         average=0.98,
         save_every=100,
-        show=lambda: {f"right_{name}": share for name, share in right.items()},
+        show=lambda: {f"right_{name}": share.item() for name, share in right.items()},
         ledger=ledger,
     )
 
@@ -144,5 +148,6 @@ def _varied(rng: np.random.Generator, pixels: Tensor) -> Tensor:
     pixels = pad[..., y : y + pixels.shape[-2], x : x + pixels.shape[-1]]
     if rng.random() < 0.5:
         pixels = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1) * 0.6 + pixels * 0.4
-    noise = torch.from_numpy(rng.standard_normal(pixels.shape, dtype=np.float32))
+    draw = torch.Generator(pixels.device).manual_seed(int(rng.integers(2**62)))
+    noise = torch.randn(pixels.shape, generator=draw, device=pixels.device)
     return (pixels + 0.03 * float(rng.random()) * noise).clamp(0, 1)

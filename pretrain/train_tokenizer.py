@@ -18,9 +18,9 @@ from pretrain.ledger import Ledger
 from pretrain.optimize import has_bfloat16, optimizers, run
 
 
-def to_pixels(pictures: np.ndarray) -> Tensor:
+def to_pixels(pictures: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """uint8 [B,H,W,3] -> [-1,1] float32 [B,3,H,W]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.asarray(pictures)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def quantize(quantizer: Quantizer, features: Tensor) -> tuple[Tensor, Tensor]:

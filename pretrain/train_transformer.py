@@ -55,11 +55,12 @@ def encode_pictures(net: Autoencoder, pictures: np.ndarray, cache: Path, key: st
     if kept and kept["key"] == key:
         return kept["features"]
     # A few at a time, channels last: convolutions of large pictures stay in a CPU's caches.
-    parts, device = np.array_split(pictures, max(1, len(pictures) // 16)), torch_device()
+    device = torch_device()
+    parts = np.array_split(pictures, max(1, len(pictures) // (16 if device.type == "cpu" else 512)))
     net.to(device, memory_format=torch.channels_last)
     made = []
     for part in track(parts, "encoding", len(parts)):
-        pixels = to_pixels(part).to(device, memory_format=torch.channels_last)
+        pixels = to_pixels(part, device).contiguous(memory_format=torch.channels_last)
         made.append(net.encode(pixels).half().contiguous().cpu())
     checkpoint.save(cache, key=key, features=torch.cat(made))
     return torch.cat(made)
@@ -119,6 +120,7 @@ def train(
     decay: int,
     batch: int,
     rate: float,
+    show_every: int,
     ends: dict[int, float],
     correction: SelfCorrection,
     seed: int,
@@ -135,14 +137,15 @@ def train(
     device = torch_device()
     both.to(device), autoencoder.to(device)
     net, encoder = both["transformer"], both["text"]
+    features = features.to(device)
     net.compute = "bfloat16" if has_bfloat16(device) else "float32"
 
     def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
-        flips = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        flips = torch.Generator(device).manual_seed(seed * 1_000_003 + step)
         schedule = whole.first(int(rng.choice(list(ends), p=list(ends.values()))))
         chosen = rng.integers(0, len(views), batch)
-        tokens = quantizer.encode(features[chosen].float().to(device), correction=correction, generator=flips)
+        tokens = quantizer.encode(features[chosen].float(), correction=correction, generator=flips)
         inputs, bits = tokens.inputs[:, : schedule.length - 1], tokens.bits[:, : schedule.length]
         text = _text(rng, [views[i] for i in chosen], tokenizer, encoder, net)
         with _attention_kernel(device):
@@ -164,6 +167,7 @@ def train(
         decay=decay,
         batch=batch,
         average=0.995,
+        save_every=show_every,
         show=show,
         ledger=ledger,
     )

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from pretrain.art import ACCESSORIES, CLASSES, STYLES
 from pretrain.scenes import SCENES
-from pretrain.world import COLOURS, PLACES, SIZES, TEMPLATES
+from pretrain.world import BESIDES, COLOURS, PLACES, SIZES, TEMPLATES, THING
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 FILLERS = "a an the wearing"
@@ -25,7 +25,8 @@ SPARE = (
 def word_list() -> list[str]:
     """Every word of every caption, then spare words, sorted so that ids are stable."""
     text = " ".join(
-        [*CLASSES, *ACCESSORIES, *SCENES, *COLOURS, *SIZES, *PLACES, *STYLES.values(), *TEMPLATES, FILLERS, SPARE]
+        [*CLASSES, *ACCESSORIES, *SCENES, *COLOURS, *SIZES, *PLACES, *BESIDES, *STYLES.values(), THING, *TEMPLATES,
+         FILLERS, SPARE]
     )
     text = text.replace("{a}", " ").replace("{thing}", " ").replace("{rest}", " ")
     return sorted(set(text.lower().split()))

@@ -37,6 +37,11 @@ SIZE, MIDDLE, FOOT = 0.70, 0.5, 0.91
 SIZES = {"small": 0.56, "big": 0.87}
 PLACES = {"on the left": 0.31, "on the right": 0.69}
 ASIDE = 0.60
+# How often something else stands beside it, how large both are then, and how captions say so.
+BESIDE, PAIRED = 0.12, 0.52
+BESIDES = ("next to", "next to", "and")
+# How often the picture is of a drawing that has no noun of its own, where the world has such, and what it is called.
+UNNAMED, THING = 0.12, "thing"
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,10 @@ FREE = Variety(0.08, 0.04, 0.03, 3, 0.06, 0.03)
 
 @dataclass(frozen=True)
 class View:
-    """What is in a picture: None is the drawing's own colour, nothing worn, the usual size and place."""
+    """What is in a picture: None is the drawing's own colour, nothing worn, the usual size and place, nothing beside it.
+
+    Of two things, the one that the caption names first stands on the left.
+    """
 
     drawing: Drawing
     scene: str
@@ -79,6 +87,7 @@ class View:
     accessory: str | None = None
     size: str | None = None
     place: str | None = None
+    beside: Drawing | None = None
 
     @property
     def style(self) -> str | None:
@@ -101,6 +110,8 @@ def caption(rng: np.random.Generator, view: View, name_scene: bool = True) -> st
     if rng.random() < 0.5:
         where.reverse()
     rest = f" wearing {view.accessory}" if view.accessory else ""
+    if view.beside:
+        rest += f" {BESIDES[rng.integers(len(BESIDES))]} {article(view.beside.noun)}{view.beside.noun}"
     rest += "".join(f" {words}" for words in where)
     return TEMPLATES[rng.integers(len(TEMPLATES))].format(a=article(thing), thing=thing, rest=rest)
 
@@ -113,6 +124,7 @@ class World:
         accessories: what may be worn, by phrase.
         pixels: side of the pictures.
         variety: how much pictures of one view differ.
+        unnamed: more drawings, which are called `THING`.
     """
 
     def __init__(
@@ -121,21 +133,34 @@ class World:
         accessories: dict[str, list[Drawing]],
         pixels: int = 64,
         variety: Variety = VARIED,
+        unnamed: list[Drawing] | None = None,
     ) -> None:
         self.drawings, self.accessories, self.pixels, self.variety = drawings, accessories, pixels, variety
         self.nouns, self.scenes = list(drawings), list(SCENES)
+        self.unnamed = [Drawing(one.name, THING, one.rgba) for one in unnamed or []]
 
     def view(self, rng: np.random.Generator) -> View:
-        """A random view: half recoloured, more than half with an accessory, some of another size or place."""
+        """A random view: half recoloured, more than half with an accessory, some of another size or place, some in twos."""
         drawing, scene = self._any(rng), self.scenes[rng.integers(len(self.scenes))]
         colour = list(COLOURS)[rng.integers(len(COLOURS))] if rng.random() < 0.5 else None
         worn = list(self.accessories)[rng.integers(len(self.accessories))] if rng.random() < 0.55 else None
         size = list(SIZES)[rng.integers(len(SIZES))] if rng.random() < 0.2 else None
         place = list(PLACES)[rng.integers(len(PLACES))] if rng.random() < 0.2 and size != "big" else None
+        others = [noun for noun in self.nouns if noun != drawing.noun]
+        if rng.random() < BESIDE and others:
+            return View(drawing, scene, colour, worn, beside=self.alike(rng, drawing, others[rng.integers(len(others))]))
         return View(drawing, scene, colour, worn, size, place)
+
+    def alike(self, rng: np.random.Generator, first: Drawing, noun: str) -> Drawing:
+        """A drawing of a class in the style of the `first` of two: captions name one style."""
+        own = self.drawings[noun]
+        own = [one for one in own if _style(one) == _style(first)] or own
+        return own[rng.integers(len(own))]
 
     def _any(self, rng: np.random.Generator) -> Drawing:
         """Any drawing of any class; half of them cartoons, which a class's name alone stands for."""
+        if self.unnamed and rng.random() < UNNAMED:
+            return self.unnamed[rng.integers(len(self.unnamed))]
         own = self.drawings[self.nouns[rng.integers(len(self.nouns))]]
         cartoons = [one for one in own if _style(one) == "cartoon"]
         chosen = cartoons if cartoons and rng.random() < 0.25 else own
@@ -154,15 +179,25 @@ class World:
         return SCENES[scene](rng, self.pixels * 2)
 
     def _put(self, rng: np.random.Generator, image: Image.Image, view: View) -> None:
-        thing, size = self._thing(rng, view), image.width
-        longest = SIZES.get(view.size, ASIDE if view.place else SIZE) * (1 + _stray(rng, self.variety.size))
+        thing = self._thing(rng, view)
+        if view.beside is None:
+            longest = SIZES.get(view.size, ASIDE if view.place else SIZE)
+            self._stand(rng, image, thing, longest, PLACES.get(view.place, MIDDLE), view.scene)
+        else:
+            for one, middle in zip((view.beside.rgba, thing), reversed(PLACES.values())):
+                self._stand(rng, image, one, PAIRED, middle, view.scene)
+
+    def _stand(
+        self, rng: np.random.Generator, image: Image.Image, thing: Image.Image, longest: float, middle: float, scene: str
+    ) -> None:
+        size, longest = image.width, longest * (1 + _stray(rng, self.variety.size))
         factor = size * longest / max(thing.size)
         thing = thing.resize([max(1, round(s * factor)) for s in thing.size], Image.BILINEAR, reducing_gap=2.0)
         thing = thing.rotate(_stray(rng, self.variety.turn), Image.BILINEAR, expand=True)
         w, h = thing.size
-        x = int(size * (PLACES.get(view.place, MIDDLE) + _stray(rng, self.variety.middle)) - w / 2)
+        x = int(size * (middle + _stray(rng, self.variety.middle)) - w / 2)
         foot = FOOT + _stray(rng, self.variety.foot)
-        if view.scene in FLOATING:  # in the middle of the picture
+        if scene in FLOATING:  # in the middle of the picture
             y = int(size * (foot - 0.41) - h / 2)
         else:
             y = int(size * foot - h)

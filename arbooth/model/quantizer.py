@@ -90,7 +90,7 @@ class Quantizer:
 
         Args:
             features_BDHW: raw features of the tokenizer's encoder, float32 or better.
-            correction: draw flips with `generator` (on the CPU, so that a seed means the same everywhere).
+            correction: draw flips with `generator`, where it lies: on the CPU a seed means the same everywhere.
             flips_BLP: flips to use instead of drawn ones (bool).
 
         Raises:
@@ -121,11 +121,11 @@ class Quantizer:
 
     def draw_flips(self, batch: int, correction: SelfCorrection, generator: torch.Generator | None) -> Tensor:
         """Flips [B,L,P]: one strength a sample and scale, then every bit on its own."""
-        levels = round(correction.strength * 100) + 1
-        flips = torch.zeros(batch, self.schedule.length, self.token_bits, dtype=torch.bool)
+        levels, device = round(correction.strength * 100) + 1, generator.device if generator else "cpu"
+        flips = torch.zeros(batch, self.schedule.length, self.token_bits, dtype=torch.bool, device=device)
         for start, end in self.schedule.spans[: correction.scales]:
-            strength = torch.randint(levels, (batch, 1, 1), generator=generator) / 100
-            chance = torch.rand(batch, end - start, self.token_bits, generator=generator)
+            strength = torch.randint(levels, (batch, 1, 1), generator=generator, device=device) / 100
+            chance = torch.rand(batch, end - start, self.token_bits, generator=generator, device=device)
             flips[:, start:end] = chance < strength
         return flips
 

@@ -10,10 +10,12 @@ from pretrain.optimize import Muon, optimizers, orthogonal, run
 
 @pytest.mark.parametrize("shape", [(12, 40), (40, 12), (16, 16)])
 def test_orthogonal_brings_singular_values_near_one(shape):
-    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonal(matrix))
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1e-4, 1e4])[:, None, None]
+    made = orthogonal(matrices)
+    values = torch.linalg.svdvals(made)
     assert values.min() > 0.5 and values.max() < 1.3
-    assert torch.linalg.svdvals(matrix).max() > 2
+    assert torch.linalg.svdvals(matrices[0]).max() > 2
+    assert torch.allclose(made[1:2], orthogonal(matrices[1:2]), atol=1e-2)  # each on its own
 
 
 def test_muon_steps_by_an_orthogonal_matrix_whatever_the_size_of_the_gradient():

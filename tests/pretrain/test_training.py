@@ -82,6 +82,7 @@ def test_the_transformer_trains_on_whole_and_coarse_schedules(toy, tmp_path):
             decay=1,
             batch=4,
             rate=1e-3,
+            show_every=2,
             ends={scales: 1.0},
             correction=SelfCorrection(0.2, 3),
             seed=0,
@@ -110,7 +111,7 @@ def test_the_check_paints_and_judges_the_packed_base(tmp_path):
     shares = check(tmp_path, 48, 0)
     assert shares["psnr_photos"] > 24
     assert json.loads((tmp_path / "check.json").read_text()) == shares
-    assert {"class", "scene", "colour", "accessory", "size", "place"} <= set(shares)
+    assert {"class", "scene", "colour", "accessory", "size", "place", "beside"} <= set(shares)
     assert shares["scene"] > 0.5, EMBEDDED
     with Image.open(tmp_path / "check.png") as sheet:
-        assert sheet.size == (16 * 64, 3 * 64)
+        assert sheet.size == (16 * 128, 3 * 128)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from pretrain.art import CLASSES, HELD_OUT, Drawing, recolour
+from pretrain.art import CLASSES, HELD_OUT, STYLES, Drawing, recolour
 from pretrain.scenes import SCENES
 from pretrain.words import build_tokenizer, drop_words, word_list
-from pretrain.world import COLOURS, FREE, PLACES, SIZES, STUDIO, View, World, caption
+from pretrain.world import COLOURS, FREE, PLACES, SIZES, STUDIO, THING, View, World, caption
 
 
 def blob(noun="cat"):
@@ -101,6 +101,29 @@ def test_half_of_what_is_shown_are_cartoons_and_wear_what_is_drawn_like_them():
     ).tobytes()
     assert len({worn(drawings[2], seed) for seed in range(9)}) == 1
     assert worn(drawings[2], 0) != worn(drawings[0], 0)
+
+
+def test_of_two_things_the_first_stands_on_the_left_and_both_are_named():
+    other = Drawing("test/dog", "dog", recolour(blob().rgba, COLOURS["blue"]))
+    view = View(blob(), "on a white background", "green", beside=other)
+    middle, breadth = green_columns(view)
+    assert middle < 0.4 and breadth < 0.6
+    said = {caption(np.random.default_rng(seed), view, False).rpartition("cat")[2] for seed in range(20)}
+    assert said == {" next to a dog", " and a dog"}
+
+
+def test_some_views_show_two_of_one_style_and_some_what_has_no_noun():
+    drawings = {noun: [Drawing(f"{where}/{noun}", noun, None) for where in STYLES] for noun in ("cat", "dog", "owl")}
+    world = World(drawings, {"a crown": [blob("crown")]}, 64, unnamed=[Drawing("noto/die", "game die", None)])
+    views = [world.view(np.random.default_rng(seed)) for seed in range(600)]
+    pairs = [view for view in views if view.beside]
+    assert 0.08 < len(pairs) / 600 < 0.16
+    named = [view for view in pairs if view.drawing.noun != THING]
+    assert all(view.beside.noun != view.drawing.noun and not view.size and not view.place for view in pairs)
+    assert all(view.beside.name.partition("/")[0] == view.drawing.name.partition("/")[0] for view in named)
+    unnamed = [view for view in views if view.drawing.noun == THING]
+    assert 0.08 < len(unnamed) / 600 < 0.16 and {view.drawing.name for view in unnamed} == {"noto/die"}
+    assert THING in caption(np.random.default_rng(0), unnamed[0])
 
 
 def test_recolouring_keeps_light_and_shade():
