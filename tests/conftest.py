@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,11 +34,14 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 FAST = {
     "prior.samples": 4,
     "finetune.steps": 4,
-    "finetune.batch": 2,
+    "finetune.batch": 1,
+    "finetune.last_scale_chance": 1.0,
     "generate.images_per_prompt": 1,
     "generate.class_images": 2,
     "publish.minimum": {},  # four steps learn nothing
 }
+SCENES = re.compile(r"(  scenes:\n)(?:    - .*\n)+")
+FEW = "".join(f"    - {prompt}\n" for prompt in ("a photo of {subject}", "a photo of {subject} in the snow", "a {subject} at night"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -104,7 +108,8 @@ def copy_project(folder: Path, **values) -> Path:
     from arbooth.creating import create
     from arbooth.edits import set_values
 
-    text = set_values((ROOT / "params.yaml").read_text(), {**FAST, **values})
+    text = re.sub(SCENES, rf"\g<1>{FEW}", (ROOT / "params.yaml").read_text())
+    text = set_values(text, {**FAST, **values})
     project = create(folder, text)
     shutil.copytree(ROOT / "photos" / "poodle", folder / "photos" / "poodle")
     return project.root

@@ -25,7 +25,7 @@ def test_the_shipped_file_holds():
 
 
 def test_all_problems_are_told_at_once_each_with_its_path(file):
-    change(file, "steps: 100", "steps: 0\n  stepz: 4")
+    change(file, "steps: 250", "steps: 0\n  stepz: 4")
     change(file, "top_p: 0.97", "top_p: 1.97")
     with pytest.raises(InputError) as error:
         load_params(file)
@@ -58,7 +58,7 @@ def test_names_of_subjects_stay_in_their_folder(file, name):
 
 def test_a_subjects_own_overrides_come_before_the_command_line(file):
     set_params(file.parent, **{"subjects.poodle.overrides": {"finetune": {"steps": 7, "batch": 3}}})
-    assert load_params(file).finetune.steps == 100
+    assert load_params(file).finetune.steps == 250
     assert load_params(file, "poodle").finetune.steps == 7
     last = load_params(file, "poodle", ["finetune.steps=9"])
     assert (last.finetune.steps, last.finetune.batch) == (9, 3)

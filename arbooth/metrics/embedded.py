@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PIXELS = 64
+PIXELS = 128
 WIDTH = 128
 
 
 class ConvTower(nn.Module):
-    """Four strided stages: [B,3,64,64] to a list of feature maps and pooled features [B,F]."""
+    """Five strided stages: [B,3,128,128] to a list of feature maps and pooled features [B,F]."""
 
-    def __init__(self, widths: tuple[int, ...] = (32, 64, 96, 128)) -> None:
+    def __init__(self, widths: tuple[int, ...] = (24, 48, 64, 96, 128)) -> None:
         super().__init__()
         self.stages = nn.ModuleList()
         for inner, outer in zip((3, *widths), widths):

@@ -180,7 +180,7 @@ def test_a_small_benchmark_runs_once_and_then_only_reads(project):
     assert floor < tokenizer < ceiling
     for name in ("black-cat", "guide-dog"):
         with Image.open(source / "runs" / "tokenizer" / name / "00.png") as image:
-            assert image.size == (64, 64)
+            assert image.size == (128, 128)
     again = arbooth("benchmark", "mini", "--subjects", "2", cwd=project).stdout
     ran = [line for line in again.splitlines() if line.startswith("Running stage")]
     assert "Running stage 'subjects/black-cat/dvc.yaml:finetune'" in first

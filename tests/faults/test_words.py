@@ -81,7 +81,7 @@ def test_numbers_per_scale_are_counted_before_the_first_stage(case):
     text = (case / "params.yaml").read_text()
     (case / "params.yaml").write_text(text.replace("guidance: 3.0", "guidance: [1.0, 2.0]"))
     done = check(case, "stage", "stamp", may_write=True)
-    assert done.code == 2 and "generate.guidance has 2 values, the base paints in 5 scales" in done.err
+    assert done.code == 2 and "generate.guidance has 2 values, the base paints in 8 scales" in done.err
 
 
 def test_an_identifier_that_would_be_cut_off_is_refused(case):

@@ -70,7 +70,7 @@ def test_a_picture_does_not_depend_on_how_many_are_painted(painter):
 def test_bad_requests_are_one_sentence(painter):
     with pytest.raises(InputError, match="no adapter of 'three'"):
         painter.paint([("a cat", 0)], 0, painter.sampling(), "three")
-    with pytest.raises(InputError, match="5 scales"):
+    with pytest.raises(InputError, match="8 scales"):
         painter.paint([("a cat", 0)], 0, painter.sampling(guidance=(1.0, 2.0)))
     with pytest.raises(InputError, match="600 tokens, the text encoder reads 512"):
         painter.paint([("<S*> " + "a " * 598, 0)], 0, painter.sampling(), "one")

@@ -65,7 +65,7 @@ def test_every_stage_leaves_what_the_table_says(whole):
     record = read_origin(first)
     assert record["prompt"] == "a photo of <S*> dog"
     assert record["seed"] == 0 and record["base"] == "embedded" and len(record["adapter"]) == 64
-    assert Image.open(first).size == (64, 64)
+    assert Image.open(first).size == (128, 128)
     metrics = json.loads((artifacts / "evaluate" / "poodle.json").read_text())
     assert {"I_embedded", "I_embedded_joint", "T_embedded", "PRES_embedded", "seconds_per_image"} <= set(metrics)
     assert "contact sheet of poodle (dog)" in (artifacts / "report" / "subjects" / "poodle.html").read_text()
