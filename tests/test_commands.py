@@ -86,8 +86,8 @@ def test_the_blocks_of_the_readme_run_in_their_order(clone):
     assert own[0] == "arbooth init ~/teapots" and real[0] == "arbooth init ~/cats --recipe infinity-2b"
     started = time.perf_counter()
     clone("\n".join([own[0] + " --recipe quick", *own[1:]]))  # the default takes a minute longer
-    # `quick` alone on 2 cores takes under a minute for all of the block; here others work beside it.
-    assert time.perf_counter() - started < 120
+    # `quick` alone on 2 cores takes a minute and a half for all of the block; here others work beside it.
+    assert time.perf_counter() - started < 200
     assert real[-1] == "dvc repro"
     clone("\n".join(real[:-1]))  # the run itself wants a GPU and encoders
     clone("cd ~/cats && dvc repro subjects/tom/dvc.yaml:preprocess")

@@ -59,21 +59,10 @@ def test_both_analyses_from_the_command_line(project):
     assert "layers.png" in said
     arbooth("analyze", "scales", "poodle", cwd=project)
     rows = list(csv.DictReader((project / "outputs/poodle/scales.csv").open()))
-    assert [row["scales"] for row in rows[::2]] == [
-        "1",
-        "2",
-        "3",
-        "4",
-        "5",
-        "1",
-        "1-2",
-        "1-3",
-        "1-4",
-        "2-5",
-        "3-5",
-        "4-5",
-        "5",
-    ]
+    scales = [str(number) for number in range(1, 9)]
+    first = ["1", *(f"1-{last}" for last in scales[1:-1])]
+    last = [*(f"{number}-8" for number in scales[1:-1]), "8"]
+    assert [row["scales"] for row in rows[::2]] == [*scales, *first, *last]
     assert all(float(row["I_embedded"]) < 1 and float(row["distance"]) > 0 for row in rows)
     assert all(0 <= float(row["scene"]) <= 1 for row in rows)
     for name, width in (("layers", 816), ("scales", 1872)):
