@@ -103,14 +103,18 @@ def make_tiny(patchify: bool = False):
     )
 
 
+def fast(text: str, **values) -> str:
+    """A params.yaml with the few steps of FAST and three prompts, and then other values."""
+    from arbooth.edits import set_values
+
+    return set_values(re.sub(SCENES, rf"\g<1>{FEW}", text), {**FAST, **values})
+
+
 def copy_project(folder: Path, **values) -> Path:
     """A new project, as `arbooth init` makes it, with the demo's subject and the few steps of FAST."""
     from arbooth.creating import create
-    from arbooth.edits import set_values
 
-    text = re.sub(SCENES, rf"\g<1>{FEW}", (ROOT / "params.yaml").read_text())
-    text = set_values(text, {**FAST, **values})
-    project = create(folder, text)
+    project = create(folder, fast((ROOT / "params.yaml").read_text(), **values))
     shutil.copytree(ROOT / "photos" / "poodle", folder / "photos" / "poodle")
     return project.root
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from arbooth.edits import set_values
-from tests.conftest import FAST, ROOT
+from tests.conftest import ROOT, fast
 from tests.fleet.hosts import Host, Net, blocks, serve_ssh, skip_unless_possible, wait_for
 from tests.services import postgres
 
@@ -107,7 +107,7 @@ def _started(net: Net, folder):
                      "git config --global init.defaultBranch main")  # fmt: skip
         desk.run(first)
         params = desk.home / "animals" / "params.yaml"
-        params.write_text(set_values(params.read_text(), FAST))
+        params.write_text(fast(params.read_text()))
         (subject,) = blocks("desk-subject")
         for index, (name, noun) in enumerate(SUBJECTS.items()):
             _photos(desk.home / "Pictures" / name, index)
