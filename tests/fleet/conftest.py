@@ -8,7 +8,6 @@ import subprocess
 import pytest
 from PIL import Image, ImageOps
 
-from arbooth.edits import set_values
 from tests.conftest import ROOT, fast
 from tests.fleet.hosts import Host, Net, blocks, serve_ssh, skip_unless_possible, wait_for
 from tests.services import postgres
