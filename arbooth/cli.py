@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from arbooth.benchmark.cli import analyses
 from arbooth.errors import InputError, printable
 from arbooth.graph import STAMP_STAGE, TABLE
 from arbooth.recipes import names
+from arbooth.terminal import project_here, say, short
 from flows.cli import app as fleet
 
 if TYPE_CHECKING:
-    from arbooth.project import Project
+    pass
 
 app = typer.Typer(
     help="Personalise a visual autoregressive model with a few photos of one subject.",
@@ -28,7 +29,6 @@ app = typer.Typer(
 subjects = typer.Typer(help="Add, list and remove subjects in params.yaml.", no_args_is_help=True)
 bases = typer.Typer(help="Import and list base models.", no_args_is_help=True)
 adapters = typer.Typer(help="Make an adapter smaller.", no_args_is_help=True)
-analyses = typer.Typer(help="Which layers move in fine-tuning, and what each scale holds.", no_args_is_help=True)
 registry = typer.Typer(help="Publish one subject, and say which version serves.", no_args_is_help=True)
 app.add_typer(registry, name="registry")
 app.add_typer(adapters, name="adapter")
@@ -42,15 +42,6 @@ LONGEST = 600
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value pairs, say finetune.steps=200")]
 
 
-def _project() -> Project:
-    """The project that the command is for; what it logs goes to the terminal."""
-    from arbooth.progress import log_to_terminal
-    from arbooth.project import Project
-
-    log_to_terminal()
-    return Project()
-
-
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="where; made if it is not there")],
@@ -59,13 +50,13 @@ def init(
     """Make a project: params.yaml, dvc.yaml, git and DVC."""
     from arbooth.creating import init as make
 
-    _say(make(folder, recipe))
+    say(make(folder, recipe))
 
 
 @app.command()
 def graph() -> None:
     """Write the dvc.yaml files anew, after subjects were edited by hand."""
-    changed = _project().write_graph()
+    changed = project_here().write_graph()
     for name in changed:
         typer.echo(f"wrote {name}")
     if not changed:
@@ -87,12 +78,12 @@ def stage(
     if DVC_STAGE in os.environ:  # typed by a person, it may outlive the terminal
         end_with_owner()
     try:
-        written = run(name, key, overrides=overrides or (), project=_project())
+        written = run(name, key, overrides=overrides or (), project=project_here())
     except Interrupted as stopped:
         typer.echo(f"{stopped}: run the same command again to resume", err=True)
         raise typer.Exit(143) from None
     for path in written.values():
-        typer.echo(f"wrote {_short(path)}")
+        typer.echo(f"wrote {short(path)}")
 
 
 @app.command()
@@ -111,13 +102,13 @@ def generate(
     from arbooth.painting.folder import paint_to_folder
     from arbooth.registry.load import painter_of
 
-    project = _project()
+    project = project_here()
     painter, subject = painter_of(project, target)
     given = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
     folder = out or project.outputs / (subject or "base")
     files, seconds = paint_to_folder(painter, subject, prompt, n, seed, given, folder)
     for path in files:
-        typer.echo(f"wrote {_short(path)}")
+        typer.echo(f"wrote {short(path)}")
     typer.echo(f"{seconds:.2f} s per image")
 
 
@@ -132,7 +123,7 @@ def subject_add(
     """Check and copy photos, and declare the subject in params.yaml."""
     from arbooth.subjects import add_subject
 
-    _say(add_subject(_project(), name, noun, photos, prompts, background))
+    say(add_subject(project_here(), name, noun, photos, prompts, background))
 
 
 @subjects.command("remove")
@@ -140,13 +131,13 @@ def subject_remove(name: Annotated[str, typer.Argument(help="as in params.yaml")
     """Take a subject out of params.yaml; its photos and results stay."""
     from arbooth.subjects import remove_subject
 
-    typer.echo(remove_subject(_project(), name))
+    typer.echo(remove_subject(project_here(), name))
 
 
 @subjects.command("list")
 def subject_list() -> None:
     """List the subjects of params.yaml."""
-    params = _project().params()
+    params = project_here().params()
     for name in params.subjects:
         typer.echo(f"{name}\t{params.noun(name)}")
 
@@ -164,7 +155,7 @@ def adapter_shrink(
     """A low-rank adapter from a full one: the largest singular values of every matrix's change."""
     from arbooth.subjects import shrink_adapter
 
-    _say(shrink_adapter(_project(), subject, rank, out))
+    say(shrink_adapter(project_here(), subject, rank, out))
 
 
 @registry.command("publish")
@@ -177,7 +168,7 @@ def registry_publish(
 
     from arbooth.stages.publish import describe, publish_subject
 
-    done = publish_subject(_project(), subject)
+    done = publish_subject(project_here(), subject)
     typer.echo(json.dumps(vars(done)) if as_json else describe(done))
 
 
@@ -190,7 +181,7 @@ def registry_promote(
     """Make the candidate, or the version that is named, champion whatever its metrics."""
     from arbooth.registry.gate import promote
 
-    typer.echo(promote(_project().tracking_uri, subject, version, reason))
+    typer.echo(promote(project_here().tracking_uri, subject, version, reason))
 
 
 @registry.command("rollback")
@@ -202,7 +193,7 @@ def registry_rollback(
     """Make the champion before the present one champion again, or the version that is named."""
     from arbooth.registry.gate import rollback
 
-    typer.echo(rollback(_project().tracking_uri, subject, version, reason))
+    typer.echo(rollback(project_here().tracking_uri, subject, version, reason))
 
 
 @bases.command("import")
@@ -217,7 +208,7 @@ def base_import(
     """Check official Infinity files and record them as a base."""
     from arbooth.data.importing import import_base
 
-    project = _project()
+    project = project_here()
     base = import_base(path, name, project.bases, project.weights, text, level_embedding)
     size = sum(part["bytes"] for part in base.record["files"].values()) / 1e9
     config = base.config
@@ -232,7 +223,7 @@ def base_list() -> None:
     """List the bases that are recorded here."""
     from arbooth.data.bases import load_base
 
-    project = _project()
+    project = project_here()
     for name in project.base_names():
         base = load_base(name, project.bases, project.weights)
         typer.echo(f"{name}\t{base.hash[:12]}\t{base.config.depth} blocks of width {base.config.width}")
@@ -241,7 +232,7 @@ def base_list() -> None:
 @app.command()
 def params(overrides: Overrides = None) -> None:
     """Check params.yaml and print what it comes to."""
-    checked = _project().params(overrides=overrides or ())
+    checked = project_here().params(overrides=overrides or ())
     typer.echo(checked.model_dump_json(indent=1, by_alias=True))
 
 
@@ -250,7 +241,7 @@ def summary() -> None:
     """Print where the results lie, and every subject's metrics."""
     from arbooth.subjects import summary_lines
 
-    _say(summary_lines(_project()))
+    say(summary_lines(project_here()))
 
 
 @app.command()
@@ -258,7 +249,7 @@ def doctor(fix: Annotated[bool, typer.Option("--fix", help="mend what can be men
     """Say what is there, and what to do about what isn't."""
     from arbooth.doctor import diagnose, mend
 
-    project = _project()
+    project = project_here()
     for line in mend(project) if fix else ():
         typer.echo(f"fixed {line}")
     rows = diagnose(project)
@@ -284,10 +275,26 @@ def bench(
     if memory:
         from arbooth.memory import report as told
 
-        return _say(told(_project(), memory, ratio, pixels, overrides or []))
+        return say(told(project_here(), memory, ratio, pixels, overrides or []))
     from arbooth.benchmark.timing import report
 
-    _say(report(_project(), steps, batch, json))
+    say(report(project_here(), steps, batch, json))
+
+
+@app.command()
+def evaluate(
+    images: Annotated[Path, typer.Option(help="folder of the pictures, painted by whatever")],
+    photos: Annotated[Path, typer.Option(help="folder of the subject's photos")],
+    prompts: Annotated[Path, typer.Option(help="CSV of file,prompt; {subject} stands where the subject does")],
+    noun: Annotated[str, typer.Option("--class", help="the subject's class noun")],
+    encoders: Annotated[str, typer.Option(help="embedded, corrected or published")] = "corrected",
+    out: Annotated[Path | None, typer.Option(help="folder to write prompts.csv and metrics.json to")] = None,
+) -> None:
+    """Measure pictures of any other method by the protocol that ours are measured by."""
+    from arbooth.benchmark.foreign import evaluate_pictures
+
+    means = evaluate_pictures(project_here(), images, photos, prompts, noun, encoders, out)
+    say(f"{name:<24} {value:.3f}" for name, value in means.items())
 
 
 @app.command()
@@ -300,11 +307,11 @@ def benchmark(
     from arbooth.benchmark.page import table
     from arbooth.benchmark.run import results_file, run_benchmark
 
-    project = _project()
+    project = project_here()
     source = project.benchmarks / name
     measured = {row["setting"]: row["metrics"] for row in run_benchmark(project, source, study, subjects)}
     typer.echo(table(measured, list(dict.fromkeys(metric for metrics in measured.values() for metric in metrics))))
-    typer.echo(f"wrote {_short(results_file(source, study, subjects))}; sheets: {_short(source / 'runs' / study)}")
+    typer.echo(f"wrote {short(results_file(source, study, subjects))}; sheets: {short(source / 'runs' / study)}")
 
 
 @app.command()
@@ -314,47 +321,12 @@ def results(
     """Renew the results page from what was measured."""
     from arbooth.benchmark.page import write_results
 
-    project = _project()
+    project = project_here()
     where = (project.root / page).resolve()
     if not where.is_relative_to(project.root.resolve()):
         raise InputError(f"{page} lies outside the project {project.root}: name a page of it")
     count = write_results(where, project.benchmarks)
     typer.echo(f"wrote {page} with {count} tables and plots")
-
-
-Analysed = Annotated[list[str], typer.Argument(help="of params.yaml, with the caches that `dvc repro` makes")]
-Beside = Annotated[Path | None, typer.Option(help="folder of table and plot [outputs/SUBJECTS]")]
-
-
-@analyses.command("layers")
-def analyze_layers(subjects: Analysed, out: Beside = None) -> None:
-    """Tune every layer: how far does each kind move?"""
-    from arbooth.benchmark.analyses import layer_changes, plot_layers
-
-    _analyze(layer_changes, plot_layers, subjects, out, "layers")
-
-
-@analyses.command("scales")
-def analyze_scales(subjects: Analysed, out: Beside = None) -> None:
-    """Replace the bits of some scales: what is left?"""
-    from arbooth.benchmark.analyses import plot_scales, scale_changes
-
-    _analyze(scale_changes, plot_scales, subjects, out, "scales")
-
-
-def _analyze(measure, plot, subjects: list[str], out: Path | None, name: str) -> None:
-    from arbooth.benchmark.analyses import over_subjects
-    from arbooth.data.files import write_table
-
-    project = _project()
-    folder = out or project.outputs / "+".join(subjects)
-    rows = over_subjects(project, measure, subjects)
-    write_table(folder / f"{name}.csv", rows)
-    plot(folder / f"{name}.png", rows)
-    for row in rows:
-        typer.echo("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
-    for end in ("csv", "png"):
-        typer.echo(f"wrote {_short(folder / f'{name}.{end}')}")
 
 
 @app.command()
@@ -363,16 +335,6 @@ def version() -> None:
     from arbooth import __version__
 
     typer.echo(__version__)
-
-
-def _say(lines: Iterable[str]) -> None:
-    for line in lines:
-        typer.echo(line)
-
-
-def _short(path: Path) -> str:
-    path = path.absolute()
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ ELSEWHERE = {
     "  -d ": "tests/registry/test_served.py",
     "arbooth base import FOLDER": "the README's own, with a folder",
     "arbooth benchmark": "tests/benchmark/test_run.py",
+    "arbooth evaluate": "tests/benchmark/test_foreign.py",
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 

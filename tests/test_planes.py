@@ -35,9 +35,10 @@ MAY_IMPORT = {
     "registry": LIBRARY | PROJECT,
     "stages": LIBRARY | PROJECT | {"registry"},
     "memory": LIBRARY | PROJECT | {"recipes"},
+    "terminal": PROJECT | {"progress", "errors"},
     "doctor": LIBRARY | PROJECT | {"registry", "memory"},
-    "benchmark": LIBRARY | PROJECT | {"stages", "creating"},
-    "cli": LIBRARY | PROJECT | {"stages", "registry", "benchmark", "doctor", "memory", "subjects", "creating", "recipes"},
+    "benchmark": LIBRARY | PROJECT | {"stages", "creating", "terminal"},
+    "cli": LIBRARY | PROJECT | {"stages", "registry", "benchmark", "doctor", "memory", "subjects", "creating", "recipes", "terminal"},
 }
 # Which of the outer tools each may touch.
 MAY_TOUCH = {"registry": {"mlflow"}, "dvcfiles": {"dvc"}}

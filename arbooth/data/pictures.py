@@ -48,8 +48,11 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Ima
         raise InputError("not a picture that can be read: export it again as JPEG or PNG") from None
 
 
-def read_pictures(paths: Sequence[Path]) -> Tensor:
+def read_pictures(paths: Sequence[Path], again: str = "run `dvc repro`, which makes it") -> Tensor:
     """RGB pictures of one size as [B,3,H,W] in [0,1], float32.
+
+    Args:
+        again: where one that is missing or damaged comes from.
 
     Raises:
         InputError: there are none, one is damaged, or their sizes differ.
@@ -57,18 +60,18 @@ def read_pictures(paths: Sequence[Path]) -> Tensor:
     import torch
 
     if not paths:
-        raise InputError("there are no pictures to read: run `dvc repro`, which makes them")
+        raise InputError(f"there are no pictures to read: {again}")
     arrays = []
     for path in paths:
         try:
             with open_picture(path) as image:
                 arrays.append(np.asarray(image.convert("RGB")))
         except FileNotFoundError:
-            raise InputError(f"{path} is not there: run `dvc repro`, which makes it") from None
+            raise InputError(f"{path} is not there: {again}") from None
         except (OSError, ValueError, SyntaxError) as error:
-            raise InputError(f"{path} can't be read ({error}): delete it and run `dvc repro`") from None
+            raise InputError(f"{path} can't be read ({error}): delete it, then {again}") from None
     if len({array.shape for array in arrays}) > 1:
-        raise InputError(f"the pictures in {paths[0].parent} have different sizes: delete them and run `dvc repro`")
+        raise InputError(f"the pictures in {paths[0].parent} have different sizes: delete them, then {again}")
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
 
 

@@ -79,7 +79,7 @@ def test_files_that_are_no_parameters(case, text):
 
 def test_numbers_per_scale_are_counted_before_the_first_stage(case):
     text = (case / "params.yaml").read_text()
-    (case / "params.yaml").write_text(text.replace("guidance: 3.0", "guidance: [1.0, 2.0]"))
+    (case / "params.yaml").write_text(text.replace("guidance: 2.0", "guidance: [1.0, 2.0]"))
     done = check(case, "stage", "stamp", may_write=True)
     assert done.code == 2 and "generate.guidance has 2 values, the base paints in 8 scales" in done.err
 

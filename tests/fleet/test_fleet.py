@@ -59,7 +59,7 @@ def test_a_fresh_checkout_collects_everything(fleet):
         assert (fresh / "artifacts" / "finetune" / f"{name}.safetensors").is_file()
         assert (fresh / "artifacts" / "sheets" / f"{name}.png").is_file()
         assert json.loads((fresh / "artifacts" / "evaluate" / f"{name}.json").read_text())
-        assert len(list((fresh / "artifacts" / "generate" / name).glob("*.png"))) == 12
+        assert len(list((fresh / "artifacts" / "generate" / name).glob("*.png"))) == 5  # three prompts, two of the class
     assert (fresh / "artifacts" / "report" / "index.html").is_file()
     status = fleet.desk.run("cd ~/fresh; dvc status --json").stdout
     changed = {name for name in json.loads(status) if not name.startswith(("publish", "stamp"))}
