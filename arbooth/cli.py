@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,9 +15,6 @@ from arbooth.graph import STAMP_STAGE, TABLE
 from arbooth.recipes import names
 from arbooth.terminal import project_here, say, short
 from flows.cli import app as fleet
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     help="Personalise a visual autoregressive model with a few photos of one subject.",

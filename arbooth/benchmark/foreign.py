@@ -16,6 +16,7 @@ from arbooth.data.manifest import photo_files
 from arbooth.data.photos import read_photos
 from arbooth.data.pictures import read_pictures
 from arbooth.errors import InputError
+from arbooth.method.prompts import with_subject, without_identifier
 from arbooth.metrics.encoders import load_encoders
 from arbooth.metrics.measuring import Asked, measured, summary
 from arbooth.params import NOUN, Evaluate
@@ -24,7 +25,7 @@ from arbooth.project import Project
 
 COLUMNS = ("file", "prompt")
 SUBJECT = "{subject}"
-AGAIN = "have pictures of one size for a prompt, as their method painted them"
+AGAIN = "have its method paint anew, all pictures of a prompt in one size"
 # Of the table that says what was asked for.
 MOST_BYTES = 10_000_000
 
@@ -101,7 +102,7 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
 def _asked(groups: dict[str, list[Path]], noun: str) -> Iterator[Asked]:
     for prompt, files in track(groups.items(), "evaluate", len(groups)):
         kind = "subject" if SUBJECT in prompt else "class"
-        yield Asked(kind, prompt, prompt, prompt.replace(SUBJECT, noun), read_pictures(files, AGAIN))
+        yield Asked(kind, prompt, prompt, without_identifier(with_subject(prompt, noun)), read_pictures(files, AGAIN))
 
 
 def _tensor(image) -> Tensor:
