@@ -97,7 +97,7 @@ def test_where_the_project_is(tmp_path, clean):
 
 def test_a_subjects_overrides_hold_through_every_door(tmp_path):
     folder = copy_project(tmp_path / "project")
-    set_params(folder, **{"subjects.poodle.overrides": {"generate": {"guidance": 1.5}}})
+    set_params(folder, **{"generate.guidance": 3.0, "subjects.poodle.overrides": {"generate": {"guidance": 1.5}}})
     project = Project(folder)
     assert project.params().sampling["guidance"] == 3.0
     assert project.params("poodle").sampling["guidance"] == project.params().of_subject("poodle").sampling["guidance"]
