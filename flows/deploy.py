@@ -41,6 +41,8 @@ from flows.workspaces import remote_of
 TAG = "arbooth"
 # A run says that it lives every 30 seconds, Prefect's shortest; a pause of more than two is its end.
 HEARTBEAT, SILENCE = 30, 75
+# What a worker took runs within so many seconds, imports on a busy machine included.
+START = 120
 PRIORITIES = (1, 2, 3)
 AT_ONCE = 16
 PAGE = 200
@@ -257,36 +259,43 @@ async def in_parallel(items: Iterable[Any], work: Callable[[Any], Awaitable[Any]
 
 # What nobody has to be awake for: they live in the server and need neither a worker nor a flow.
 
+# Each run of our deployments by itself.
+OURS: dict[str, Any] = {
+    "match": {"prefect.resource.id": "prefect.flow-run.*"},
+    "match_related": {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"},
+    "for_each": {"prefect.resource.id"},
+}
+
 
 def automations() -> list[AutomationCore]:
-    """A run that falls silent has crashed; one that crashed or failed runs again, until its flow gives up."""
-    ours = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"}
-    runs = {"prefect.resource.id": "prefect.flow-run.*"}
-    silent = EventTrigger(
-        match=runs,
-        match_related=ours,
-        after={"prefect.flow-run.heartbeat"},
-        expect={"prefect.flow-run.*"},
-        for_each={"prefect.resource.id"},
-        posture=Posture.Proactive,
-        threshold=1,
-        within=timedelta(seconds=SILENCE),
-    )
+    """A run that never starts or falls silent has crashed; one that crashed or failed runs again, until its flow gives up."""
     ended = EventTrigger(
-        match=runs,
-        match_related=ours,
+        **OURS,
         expect={f"prefect.flow-run.{state}" for state in ("Crashed", "Failed", "TimedOut")},
-        for_each={"prefect.resource.id"},
         posture=Posture.Reactive,
         threshold=1,
         within=timedelta(0),
     )
-    crashed = ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=f"silent for {SILENCE} seconds")
     again = ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message="tried again")
     return [
-        AutomationCore(name=f"{TAG}: a silent run has crashed", trigger=silent, actions=[crashed]),
+        _crash("a run that a worker took and never started has crashed", {"Pending"}, START),
+        _crash("a silent run has crashed", {"Running", "heartbeat"}, SILENCE),
         AutomationCore(name=f"{TAG}: a run that crashed or failed is tried again", trigger=ended, actions=[again]),
     ]
+
+
+def _crash(name: str, after: set[str], seconds: int) -> AutomationCore:
+    """After one of these events a run must be heard of again, by any other, within some seconds."""
+    silent = EventTrigger(
+        **OURS,
+        after={f"prefect.flow-run.{event}" for event in after},
+        expect={"prefect.flow-run.*"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=seconds),
+    )
+    crashed = ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=f"silent for {seconds} seconds")
+    return AutomationCore(name=f"{TAG}: {name}", trigger=silent, actions=[crashed])
 
 
 async def _ensure_automation(client: PrefectClient, wanted: AutomationCore) -> None:

@@ -33,6 +33,21 @@ def kill_a_worker_and_its_flow(fleet, name):
     fleet.start_worker(name)
 
 
+def kill_what_a_worker_just_took(fleet, name):
+    """kill -9 of both workers of a machine and of a run that they took and that does not run yet: nobody reports it."""
+    known = {pid for host in fleet.hosts.values() for pid in host.commands()}
+
+    def taken():
+        hosts = fleet.hosts.values()
+        return [h for h in hosts if any("prefect.engine" in c and p not in known for p, c in h.commands().items())]
+
+    (host, *_) = wait_for(taken, 300, 0.05)
+    host.kill("flows.work")
+    host.kill("prefect.engine")
+    runs = fleet.api("/flow_runs/filter", {"limit": 200, "sort": "EXPECTED_START_TIME_DESC"})
+    assert [run["name"] for run in runs if run["state_type"] == "PENDING"]
+
+
 def kill_the_prefect_server(fleet, name):
     fleet.server.kill("prefect server start")
     time.sleep(AWAY)
@@ -93,6 +108,7 @@ def cancel_and_retry(fleet, name):
 FAULTS = (
     kill_a_flow,
     kill_a_worker_and_its_flow,
+    kill_what_a_worker_just_took,
     kill_the_prefect_server,
     kill_mlflow,
     kill_postgres,
