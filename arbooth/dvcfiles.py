@@ -6,11 +6,13 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arbooth.data.files import whole_file
 from arbooth.errors import InputError
+from arbooth.settings import without_secrets
 
 if TYPE_CHECKING:
     from arbooth.project import Project
@@ -20,7 +22,7 @@ _RWLOCK = ".dvc/tmp/rwlock"
 # holds a file: what is cut and not held was left by a process that is gone.
 _GUARDS = {_RWLOCK: ".dvc/tmp/rwlock.lock", "dvc.lock": ".dvc/tmp/lock"}
 # Files of DVC's that are looked at together: its time grows with the square of what they name.
-_PART = 50
+_PART = 25
 
 
 def pull(project: Project, names: Sequence[str], remote: bool) -> None:
@@ -36,21 +38,58 @@ def pull(project: Project, names: Sequence[str], remote: bool) -> None:
     from dvc.exceptions import CheckoutError, DvcException
     from dvc.repo import Repo, lock_repo
     from dvc.repo.index import Index
+    from dvc_data.hashfile.cache import Cache
 
     paths = [str(project.root / name) for name in names]
     try:
-        with Repo(str(project.root)) as repo, lock_repo(repo):
+        # DVC opens and closes its list of links for each output. While somebody else has it open, SQLite folds its journal
+        # into it once, not each time.
+        with Repo(str(project.root)) as repo, closing(Cache(repo.state.links.directory)), lock_repo(repo):
             for start in range(0, len(paths), _PART):
-                part = paths[start : start + _PART]
-                # What these files alone say: of a whole project DVC reads every file anew at each call.
-                repo.__dict__["index"] = Index.from_indexes(repo, (Index.from_file(repo, path) for path in part))
-                repo.pull(part) if remote else repo.checkout(part)
+                # Read once, and told to DVC as the whole project's index: by name it reads them anew in each of its steps.
+                part = [Index.from_file(repo, path) for path in paths[start : start + _PART]]
+                repo.__dict__["index"] = Index.from_indexes(repo, part)
+                if remote and repo.fetch():  # then DVC forgets what it knew
+                    repo.__dict__["index"] = Index.from_indexes(repo, part)
+                repo.checkout([None])
     except CheckoutError as error:
         lost = ", ".join(os.path.relpath(path, project.root) for path in error.target_infos[:3])
         where = "cache nor its remote has" if remote else "cache has not got"
         raise InputError(f"{'neither ' if remote else ''}DVC's {where} {lost}: push it where it was made") from None
     except DvcException as error:
         raise InputError(f"DVC can't bring what is recorded: {' '.join(str(error).split())}") from None
+
+
+def missing(project: Project, names: Sequence[str]) -> list[str]:
+    """Which of these .dvc files name something that DVC's default remote lacks; a folder's list comes there last.
+
+    Raises:
+        InputError: the remote does not answer, or one of the files is none of DVC's.
+    """
+    from dvc.repo import Repo
+
+    wanted = {name: _hash_in(project.root / name) for name in names}
+    try:
+        with Repo(str(project.root)) as repo:
+            there = set()
+            for kind in {kind for kind, _ in wanted.values()}:
+                asked = [oid for other, oid in wanted.values() if other == kind]
+                there |= {(kind, oid) for oid in repo.cloud.get_remote_odb(hash_name=kind).oids_exist(asked)}
+    except Exception as error:  # of whatever library reaches it
+        said = without_secrets(" ".join(str(error).split())) or type(error).__name__
+        raise InputError(f"DVC's remote does not answer: {said}") from None
+    return [name for name, named in wanted.items() if named not in there]
+
+
+def _hash_in(path: Path) -> tuple[str, str]:
+    """The kind of hash that a .dvc file names its one output by, and the hash."""
+    import yaml
+
+    try:
+        (out,) = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)["outs"]
+        return str(out.get("hash", "md5-dos2unix")), str(out["md5"])  # none was named before DVC 3
+    except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} is no file of DVC's ({error}): `dvc add` its folder again") from None
 
 
 def cut(project: Project, *patterns: str) -> list[str]:

@@ -29,6 +29,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.flows import Flow
 from prefect.settings import PREFECT_API_URL
 
+from arbooth import dvcfiles
 from arbooth.data.bases import Base
 from arbooth.data.files import read_json
 from arbooth.data.manifest import photo_files, photos_digest
@@ -138,18 +139,18 @@ async def _deploy(project: Project, params: Params, pool: str, commit: str | Non
 
 def wanted_deployments(project: Project, params: Params, base: Base, commit: str | None) -> list[Wanted]:
     """One for each subject and class, and one that publishes them all."""
-    common = {
+    common = _hash({
         "params": params.model_dump(mode="json", by_alias=True, exclude={"subjects", "classes"}),
         "stamp": read_json(project.write_stamp()),
-    }
+    })  # fmt: skip
     found = []
     for name in params.classes:
-        own = {**common, "noun": params.classes[name].noun}
+        own = {"common": common, "noun": params.classes[name].noun}
         found.append(Wanted(fill_prior, "flows.personalize.fill_prior", name, {"class_name": name, "commit": commit},
                             queue_of(base), _hash(own)))  # fmt: skip
     for name, subject in params.subjects.items():
         own = {
-            **common,
+            "common": common,
             "subject": subject.model_dump(mode="json"),
             "noun": params.noun(name),
             "photos": _photos(project, name),
@@ -337,34 +338,18 @@ def pushed_commit(project: Project, params: Params) -> str:
             f"{first} is changed but not committed, and workers clone a commit: commit it, or deploy --here"
         )
     needed = [f"photos/{name}.dvc" for name in params.subjects]
-    untracked = [path for path in needed if not project.git("ls-files", "--", path)]
+    tracked = set(project.git("ls-files", "--", "photos").splitlines())
+    untracked = [path for path in needed if path not in tracked]
     if untracked:
         raise InputError(
             f"git does not know {untracked[0]}, which tells workers the photos: `dvc add`, commit and push it"
         )
     if not project.git("branch", "-r", "--contains", commit):
         raise InputError(f"commit {commit[:12]} is not at the remote {remote_of(project)!r}: run `git push`")
-    missing = missing_at_remote(project, needed)
+    missing = dvcfiles.missing(project, needed)
     if missing:
         raise InputError(f"photos are not at DVC's remote ({missing[0]}): run `dvc push`")
     return commit
-
-
-def missing_at_remote(project: Project, targets: list[str]) -> list[str]:
-    """What DVC's remote lacks of these files; what this machine's cache lacks does not count.
-
-    Raises:
-        InputError: it does not answer.
-    """
-    if not targets:
-        return []
-    lines: list[str] = []
-    try:
-        project.dvc("status", "--cloud", "--json", *targets, say=lines.append)
-    except DvcFailed as error:
-        raise InputError(f"DVC's remote does not answer: {error.lines[-1] if error.lines else error}") from None
-    found = json.loads("\n".join(line for line in lines if line.startswith(("{", "}", " ", '"'))) or "{}")
-    return [name for name, state in found.items() if state in ("new", "missing")]
 
 
 def lines_of(done: Deployed) -> list[str]:

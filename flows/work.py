@@ -19,13 +19,14 @@ from types import FrameType
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
+from arbooth import dvcfiles
 from arbooth.data.bases import PARTS, Base, load_base
 from arbooth.doctor import Finding, fits
 from arbooth.errors import InputError
 from arbooth.owner import OWNER, end_with_owner, named
 from arbooth.project import Project
 from arbooth.settings import device_memory, without_secrets
-from flows.deploy import HEARTBEAT, ensure_queues, has_remotes, make_pools, missing_at_remote, publish_pool
+from flows.deploy import HEARTBEAT, ensure_queues, has_remotes, make_pools, publish_pool
 from flows.workspaces import sweep
 
 PAUSE, SWEEP = 5.0, 60.0
@@ -72,7 +73,7 @@ def _remote(project: Project) -> list[Finding]:
     """Whether DVC's remote answers, asked for the photos of one subject."""
     photos = sorted((project.root / "photos").glob("*.dvc"))
     try:
-        missing = missing_at_remote(project, [str(path.relative_to(project.root)) for path in photos[:1]])
+        missing = dvcfiles.missing(project, [str(path.relative_to(project.root)) for path in photos[:1]])
     except InputError as error:
         return [Finding("DVC's remote", str(error), False, False, "runs will fail until it answers")]
     return [Finding("DVC's remote", f"it lacks {missing[0]}", False, False, "`dvc push` where it is")] if missing else []

@@ -120,3 +120,23 @@ def test_what_the_cache_lost_is_named(folder):
         dvcfiles.pull(project, [name], remote=False)
     with pytest.raises(InputError, match="neither DVC's cache nor its remote has photos/lost"):
         dvcfiles.pull(project, [name], remote=True)
+
+
+def test_what_the_remote_lacks_is_named(folder, tmp_path):
+    project, names = Project(folder), ["photos/here.dvc", "photos/there.dvc"]
+    for number, name in enumerate(names):
+        photos = (folder / name).with_suffix("")
+        shutil.copytree(folder / "photos" / "poodle", photos)
+        sorted(photos.iterdir())[0].unlink() if number else None
+        dvc("add", "-q", f"photos/{photos.name}", cwd=folder)
+    dvc("remote", "add", "-q", "-d", "storage", str(tmp_path / "remote"), cwd=folder)
+    assert dvcfiles.missing(project, names) == names
+    dvc("push", "-q", names[1], cwd=folder)
+    assert dvcfiles.missing(project, names) == names[:1]
+    (folder / names[0]).write_text("outs: []\n")
+    with pytest.raises(InputError, match="here.dvc is no file of DVC's .*: `dvc add` its folder again"):
+        dvcfiles.missing(project, names)
+    dvc("remote", "modify", "-q", "storage", "url", "ssh://me:secret@127.0.0.1:9/remote", cwd=folder)
+    with pytest.raises(InputError, match="DVC's remote does not answer: ") as refused:
+        dvcfiles.missing(project, names[1:])
+    assert "secret" not in str(refused.value)

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "params": {"model", "method", "errors"},
     "edits": {"params", "data", "errors"},
     "recipes": {"edits", "errors"},
-    "dvcfiles": {"project", "data", "errors"},
+    "dvcfiles": {"project", "data", "errors", "settings"},
     "project": PROJECT | {"data", "errors"},
     "creating": PROJECT | {"recipes", "data", "errors"},
     "subjects": PROJECT | {"data", "painting", "errors"},
