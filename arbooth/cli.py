@@ -296,15 +296,20 @@ def evaluate(
 
 @app.command()
 def benchmark(
-    name: Annotated[str, typer.Argument(help="a folder of benchmarks/, say mini")],
+    name: Annotated[str, typer.Argument(help="a folder of benchmarks/, say mini; or vico or dreambench")],
     study: Annotated[str, typer.Option(help="an entry of its studies.yaml")] = "default",
     subjects: Annotated[int | None, typer.Option(min=1, help="only the first so many")] = None,
+    photos: Annotated[Path | None, typer.Option(help="your copy of vico's or dreambench's photos and prompts")] = None,
+    encoders: Annotated[str, typer.Option(help="with --photos: corrected, published or embedded")] = "corrected",
 ) -> None:
     """Personalise and score a benchmark's subjects."""
     from arbooth.benchmark.page import table
+    from arbooth.benchmark.protocols import lay_out
     from arbooth.benchmark.run import results_file, run_benchmark
 
     project = project_here()
+    if photos is not None:
+        typer.echo(lay_out(project, name, photos, encoders))
     source = project.benchmarks / name
     measured = {row["setting"]: row["metrics"] for row in run_benchmark(project, source, study, subjects)}
     typer.echo(table(measured, list(dict.fromkeys(metric for metrics in measured.values() for metric in metrics))))

@@ -44,6 +44,8 @@ TAG = "arbooth"
 HEARTBEAT, SILENCE = 30, 75
 # What a worker took runs within so many seconds, imports on a busy machine included.
 START = 120
+# Names of the pending state, by who says it.
+TAKEN = {"Pending", "Submitting", "InfrastructurePending"}
 PRIORITIES = (1, 2, 3)
 AT_ONCE = 16
 PAGE = 200
@@ -279,7 +281,7 @@ def automations() -> list[AutomationCore]:
     )
     again = ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message="tried again")
     return [
-        _crash("a run that a worker took and never started has crashed", {"Pending"}, START),
+        _crash("a run that a worker took and never started has crashed", TAKEN, START),
         _crash("a silent run has crashed", {"Running", "heartbeat"}, SILENCE),
         AutomationCore(name=f"{TAG}: a run that crashed or failed is tried again", trigger=ended, actions=[again]),
     ]

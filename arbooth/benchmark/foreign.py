@@ -49,9 +49,7 @@ def evaluate_pictures(
     """
     if not NOUN.fullmatch(noun):
         raise InputError(f"{noun!r} is no class noun: write one or two words, say 'teddy bear'")
-    known = get_args(Evaluate.model_fields["encoders"].annotation)
-    if encoders not in known:
-        raise InputError(f"no encoders are called {encoders!r}: use {', '.join(known)}")
+    checked_encoders(encoders)
     groups = _groups(images, prompts)
     shown = [_tensor(photo.image) for photo in read_photos(photos, 1, project.settings.max_pixels).photos]
     measuring = load_encoders(encoders, project.encoders, project.device)
@@ -61,6 +59,18 @@ def evaluate_pictures(
         write_table(out / "prompts.csv", table, ["kind", "prompt", "images", *measuring.names.values()])
         write_json(out / "metrics.json", means)
     return means
+
+
+def checked_encoders(kind: str) -> str:
+    """The same kind, if params.yaml knows it.
+
+    Raises:
+        InputError: it doesn't.
+    """
+    known = get_args(Evaluate.model_fields["encoders"].annotation)
+    if kind not in known:
+        raise InputError(f"no encoders are called {kind!r}: use {', '.join(known)}")
+    return kind
 
 
 def _groups(images: Path, prompts: Path) -> dict[str, list[Path]]:

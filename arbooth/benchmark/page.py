@@ -168,7 +168,10 @@ def by_subject(measured: dict[str, dict], columns: list[str]) -> str:
 
 
 def _cell(measured: dict | None) -> str:
-    return f"{measured['mean']:.3f} ({measured['low']:.3f} to {measured['high']:.3f})" if measured else ""
+    if not measured:
+        return ""
+    known = measured.get("subjects") != {}  # a paper says no interval
+    return f"{measured['mean']:.3f}" + (f" ({measured['low']:.3f} to {measured['high']:.3f})" if known else "")
 
 
 def _plot(page: Path, benchmark: str, study: str, measured: dict[str, dict], metrics: list[str]) -> str:

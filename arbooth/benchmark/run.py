@@ -2,7 +2,7 @@
 
 A benchmark is a folder: params.yaml (subjects like any user's, and what else it sets), photos/, held/ (what a
 perfect painter would make of every prompt: the ceiling), drawings.json (which drawing each subject is) and
-studies.yaml (what differs in each setting that is compared).
+studies.yaml (what differs in each setting that is compared). One without drawings is a paper's (protocols.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from arbooth.benchmark.score import ANCHORS, CEILING, FLOOR, TOKENIZER, Scorer
+from arbooth.benchmark.protocols import PROTOCOLS, EncoderScorer
+from arbooth.benchmark.score import ANCHORS, DRAWINGS, Scorer
 from arbooth.benchmark.statistics import summed
 from arbooth.creating import copy_bases, create, link_photos
 from arbooth.data.files import write_json
@@ -33,24 +34,22 @@ def run_benchmark(project: Project, source: Path, study: str, subjects: int | No
         subjects: only the first so many.
 
     Returns:
-        {"setting", "metrics": metric -> {"mean", "low", "high", "subjects"}} for each, anchors last; also
+        {"setting", "metrics": metric -> {"mean", "low", "high", "subjects"}} for each, anchors or other methods last; also
         written to results/STUDY.json.
 
     Raises:
         InputError: no such benchmark or study, or a stage failed.
     """
     compared = settings_of(source, study)
-    scorer, scores = Scorer(source, project), {}
+    scorer = Scorer(source, project) if (source / DRAWINGS).is_file() else EncoderScorer(source)
+    rows = {}
     for name, overrides in compared.items():
         run = prepare(project, source, source / "runs" / study / name, overrides, subjects)
-        reproduce(run)
-        scores[name] = scorer.score_run(run)
-    params = defaults(project, source, subjects)
-    scores[FLOOR] = scorer.score_floor(params)
-    scores[CEILING] = scorer.score_held(params)
-    scores[TOKENIZER] = scorer.score_tokenizer(params)
+        reproduce(run, scorer.stage)
+        rows[name] = summed(scorer.score_run(run))
+    rows |= scorer.anchors(defaults(project, source, subjects))
     # A list: JSON files are written with sorted keys, and settings have an order.
-    results = [{"setting": name, "metrics": summed(values)} for name, values in scores.items()]
+    results = [{"setting": name, "metrics": metrics} for name, metrics in rows.items()]
     write_json(results_file(source, study, subjects), results)
     return results
 
@@ -62,6 +61,8 @@ def results_file(source: Path, study: str, subjects: int | None = None) -> Path:
 
 def settings_of(source: Path, study: str) -> dict[str, dict]:
     if not (source / "studies.yaml").is_file():
+        if source.name in PROTOCOLS:
+            raise InputError(f"{source.name} needs its photos, which you have: name their folder with --photos")
         known = ", ".join(sorted(p.parent.name for p in source.parent.glob("*/studies.yaml"))) or "none"
         raise InputError(f"no benchmark at {source} (known: {known})")
     studies = OmegaConf.to_container(OmegaConf.load(source / "studies.yaml"))
@@ -125,13 +126,13 @@ def prepare(project: Project, source: Path, folder: Path, overrides: dict, subje
     return run
 
 
-def reproduce(run: Project) -> None:
-    """Every subject's stages up to the pictures, which the scorer reads; nothing goes into the registry.
+def reproduce(run: Project, stage: str) -> None:
+    """Every subject's stages up to one, whose files the scorer reads; nothing goes into the registry.
 
     Raises:
         InputError: a stage failed; what was done stays, and the next call resumes.
     """
     try:
-        run.dvc("repro", *(target("generate", subject) for subject in run.params().subjects))
+        run.dvc("repro", *(target(stage, subject) for subject in run.params().subjects))
     except DvcFailed as error:
         raise InputError(f"{error} in {run.root}: mend what it names, then run this again") from None

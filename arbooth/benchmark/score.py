@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from arbooth.benchmark.statistics import Values
+from arbooth.benchmark.statistics import Values, summed
 from arbooth.data.adapters import read_adapter
 from arbooth.data.files import read_fields, read_json, read_rows, whole_folder, write_json
 from arbooth.data.networks import load_autoencoder, quantizer_of
@@ -31,17 +31,20 @@ from arbooth.project import Project
 from arbooth.stages.generate import prompts_of
 
 FLOOR, TOKENIZER, CEILING = ANCHORS = "floor", "tokenizer", "ceiling"
+DRAWINGS = "drawings.json"
 
 
 class Scorer:
     """Scores folders of pictures (with their index.json) against a subject's photos."""
+
+    stage = "generate"
 
     def __init__(self, source: Path, project: Project) -> None:
         self.source, self.project = source, project
         self.encoders: Encoders = load_encoders("embedded")
         self.judge: Judge = load_judge()
         self.drawings: Drawings = load_drawings()
-        self.subject_drawings = read_json(source / "drawings.json")
+        self.subject_drawings = read_json(source / DRAWINGS)
 
     def score_run(self, run: Project) -> dict[str, Values]:
         """Subject -> metric -> a value for every picture, of a finished run."""
@@ -56,6 +59,11 @@ class Scorer:
             trained = adapter.identifier.numel() + sum(value.numel() for value in adapter.parameters.values())
             scores[name]["trained_millions"] = [trained / 1e6]
         return scores
+
+    def anchors(self, params: Params) -> dict[str, dict]:
+        """What every setting stands between, measured as settings are."""
+        measures = {FLOOR: self.score_floor, CEILING: self.score_held, TOKENIZER: self.score_tokenizer}
+        return {name: summed(measure(params)) for name, measure in measures.items()}
 
     def score_floor(self, params: Params) -> dict[str, Values]:
         """The untuned base on the same prompts without the identifier."""
