@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from arbooth.errors import InputError, checked_name
@@ -74,6 +73,7 @@ _IMAGES, _TOKENS, _PRIOR = (
 )
 _PHOTOS = "photos/{key}"
 _ADAPTER, _CURVES = "artifacts/finetune/{key}.safetensors", "artifacts/curves/{key}"
+_SAMPLES = "artifacts/samples/{key}"
 _PAINTED = {"images": "artifacts/generate/{key}", "timing": "artifacts/timing/{key}.json"}
 _SHEET, _THUMBNAIL, _METRICS, _PROMPTS = (
     "artifacts/sheets/{key}.png",
@@ -93,8 +93,9 @@ _STAGES = (
     ),
     Stage(
         "finetune", "subject", _RECIPE,
-        {"photos": _PHOTOS, "tokens": _TOKENS, "prior": _PRIOR.format("{class}")}, {"adapter": _ADAPTER, "curves": _CURVES},
-        subject=("captions", "overrides"), noun=True, plots=("curves",),
+        {"photos": _PHOTOS, "tokens": _TOKENS, "prior": _PRIOR.format("{class}")},
+        {"adapter": _ADAPTER, "curves": _CURVES, "samples": _SAMPLES},
+        subject=("captions", "overrides"), noun=True, plots=("curves", "samples"),
     ),
     Stage(
         "generate", "subject", ("picture", "templates", "prompt_sets", "generate", "compute", "seed"),
@@ -116,7 +117,8 @@ _STAGES = (
     Stage(
         "publish", "all", ("subjects", "classes", *_RECIPE, "generate", "evaluate", "publish"),
         {
-            "images": "artifacts/preprocess", "adapters": "artifacts/finetune", "curves": "artifacts/curves", "sheets": "artifacts/sheets",
+            "images": "artifacts/preprocess", "adapters": "artifacts/finetune", "curves": "artifacts/curves",
+            "samples": "artifacts/samples", "sheets": "artifacts/sheets",
             "metrics": "artifacts/evaluate", "prompts": "artifacts/prompts", "report": _REPORT,
         },
         {}, always=True,
@@ -237,13 +239,13 @@ def _entry(stage: Stage, key: str | None, class_name: str | None, wdir: str) -> 
     if stage.metrics:
         entry["metrics"] = [path(stage.writes[name]) for name in stage.metrics]
     if stage.plots:
-        entry["plots"] = [_plot(path(stage.writes[name])) for name in stage.plots]
+        entry["plots"] = [_plot(name, path(stage.writes[name])) for name in stage.plots]
     return entry
 
 
-def _plot(where: str) -> str | dict:
-    """A picture as it is; a folder of curves with their columns."""
-    return where if Path(where).suffix == ".png" else {where: {"x": "step", "y": "value"}}
+def _plot(name: str, where: str) -> str | dict:
+    """Pictures as they are; a folder of curves with their columns."""
+    return {where: {"x": "step", "y": "value"}} if name == "curves" else where
 
 
 def _text(stages: dict[str, dict]) -> str:

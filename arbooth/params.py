@@ -138,6 +138,7 @@ class Finetune(Section):
     micro_batch: int = Field(ge=0, le=10_000_000)
     last_scale_chance: float = Field(gt=0, le=1)
     optimizer: Annotated[str, _one_of(OPTIMIZERS)]
+    sample_every: int = Field(ge=0, le=10_000_000)
 
 
 class Generate(Section):
@@ -214,7 +215,7 @@ class Params(Section):
     def recipe(self) -> dict:
         """What `method.fit.FitSettings` is made of: `finetune` with the chosen method's preset."""
         method = self.methods[self.finetune.method].model_dump()
-        return {**self.finetune.model_dump(exclude={"method"}), **method, "seed": self.seed}
+        return {**self.finetune.model_dump(exclude={"method", "sample_every"}), **method, "seed": self.seed}
 
     @property
     def sampling(self) -> dict:

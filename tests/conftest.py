@@ -36,6 +36,7 @@ FAST = {
     "finetune.steps": 4,
     "finetune.batch": 1,
     "finetune.last_scale_chance": 1.0,
+    "finetune.sample_every": 0,
     "generate.images_per_prompt": 1,
     "generate.class_images": 2,
     "publish.minimum": {},  # four steps learn nothing

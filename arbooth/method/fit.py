@@ -97,6 +97,16 @@ class Resume(Protocol):
     def stopping(self) -> bool: ...
 
 
+class Watch(Protocol):
+    """Looks on after every step; `stages.samples.Samples` paints."""
+
+    def __call__(self, step: int, identifier: Tensor) -> None: ...
+
+    def state(self) -> dict: ...
+
+    def restore(self, state: dict) -> None: ...
+
+
 @dataclass
 class FitResult:
     """What was trained: tensors of an adapter by name, the identifier [N,F], and one row of losses per step."""
@@ -299,6 +309,7 @@ def fit(
     resume: Resume | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     attention: str = "scales",
+    watch: Watch | None = None,
 ) -> FitResult:
     """Fine-tune `net` in place on one subject.
 
@@ -312,6 +323,7 @@ def fit(
         resume: keeps unfinished runs; a run that resumes ends with the same bits.
         progress: wraps the range of steps that are left.
         attention: kernel of the block-causal attention.
+        watch: is called after every step; what it keeps is kept with an unfinished run.
 
     Raises:
         ValueError: settings and data do not fit each other.
@@ -322,13 +334,17 @@ def fit(
     state = resume.load() if resume is not None else None
     if state is not None:
         run.restore(state)
+        if watch is not None:
+            watch.restore(state["watch"])
     for _ in progress(range(run.step_number, settings.steps)):
         run.step()
+        if watch is not None:
+            watch(run.step_number, run.identifier.detach())
         due = resume is not None and (resume.stopping() or resume.due())
         if due or run.step_number % CHECKED == 0:
             run.check()
         if resume is not None and due:
-            resume.save(run.state())
+            resume.save({**run.state(), "watch": watch.state() if watch is not None else {}})
             if resume.stopping():
                 raise Interrupted(f"stopped after step {run.step_number} of {settings.steps}")
     run.check()

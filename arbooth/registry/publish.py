@@ -43,6 +43,7 @@ class Files:
     images: Path
     adapter: Path
     curves: Path
+    samples: Path
     sheet: Path
     metrics: Path
     prompts: Path

@@ -44,7 +44,7 @@ NEEDED = (
 
 
 def log_run(client: MlflowClient, run_id: str, entry: Entry) -> None:
-    """Parameters, metrics, curves, pictures, photos and DVC's records of a subject."""
+    """Parameters, metrics, curves, pictures, samples, photos and DVC's records of a subject."""
     from mlflow.entities import Metric, Param
 
     now, files = int(time.time() * 1000), entry.files
@@ -63,6 +63,7 @@ def log_run(client: MlflowClient, run_id: str, entry: Entry) -> None:
         (folder / "photos").mkdir()
         for path in files.images.glob("*.png"):
             shutil.copy(path, folder / "photos")
+        shutil.copytree(files.samples, folder / "samples")
         for name, text in entry.origin.locks.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Token and prior caches -> adapter and curves."""
+"""Token and prior caches -> adapter, curves and sample pictures."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from arbooth.method.tuning import KINDS
 from arbooth.model.transformer import Transformer
 from arbooth.progress import track
 from arbooth.stages import prior as prior_stage
+from arbooth.stages.samples import Samples
 
 if TYPE_CHECKING:
     from arbooth.params import Params
@@ -65,9 +66,11 @@ def run(job: Job) -> None:
     if machine.attention == "flex" and job.device.type == "cpu":
         raise InputError("FlexAttention does not train on the CPU: set ARBOOTH_ATTENTION to scales")
     resume_file = job.project.resume_file(key)
+    net = _network(base, job)
+    samples = Samples(net, base, params, key)
     with ResumeFile(resume_file, _run_key(job, given), machine.checkpoint_seconds) as resume:
         result = fit(
-            _network(base, job),
+            net,
             quantizer_of(base),
             given.tokens.features,
             given.tokens.prompt_of_each(),
@@ -76,6 +79,7 @@ def run(job: Job) -> None:
             resume=resume,
             progress=partial(track, label=f"finetune {key}"),
             attention=machine.attention,
+            watch=samples,
         )
     parameters = KINDS[recipe.kind].saved(result.parameters, params.compute)
     # Serving paints the picture's shape, and computes in the type, that the subject was trained with.
@@ -84,6 +88,7 @@ def run(job: Job) -> None:
     adapter = Adapter(result.identifier.cpu(), parameters, base.hash, key, params.noun(key), settings, recipe.kind)
     write_adapter(job.writes["adapter"], adapter)
     write_curves(job.writes["curves"], result.history)
+    samples.write(job.writes["samples"])
     resume.finish()
 
 
@@ -98,6 +103,7 @@ def _run_key(job: Job, given: Inputs) -> str:
     """What a run computes, from what and with which code: one that was stopped resumes in no other."""
     identity = [
         json.dumps({**vars(given.recipe), "compute": job.params.compute}, sort_keys=True),
+        str(job.params.finetune.sample_every),
         given.base.hash,
         sha256(job.reads["tokens"]),
         sha256(job.reads["prior"]),

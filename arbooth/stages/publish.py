@@ -58,6 +58,7 @@ MADE = {
     "images": "preprocess",
     "adapter": "finetune",
     "curves": "finetune",
+    "samples": "finetune",
     "sheet": "generate",
     "metrics": "evaluate",
     "prompts": "evaluate",

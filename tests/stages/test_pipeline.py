@@ -24,7 +24,7 @@ from tests.conftest import arbooth, copy_project, dvc, enter, set_params
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A project after one `dvc repro`; tests that change it work on their own copy of its files."""
-    folder = copy_project(tmp_path_factory.mktemp("whole") / "project")
+    folder = copy_project(tmp_path_factory.mktemp("whole") / "project", **{"finetune.sample_every": 2})
     done = dvc("repro", cwd=folder)
     assert "version 1 registered, candidate and champion" in done.stdout + done.stderr
     return folder
@@ -41,12 +41,11 @@ def ran(output):
     return [re.sub(r"\w+/([^/]+)/dvc.yaml:(\w+)", r"\2@\1", name) for name in names if name != "stamp"]
 
 
-def contents(folder):
-    kept = ("timing", "evaluate", "report", "summary", "stamp")
+def contents(folder, without=("samples", "timing", "evaluate", "report", "summary", "stamp")):
     return {
         str(p.relative_to(folder)): p.read_bytes()
         for p in sorted((folder / "artifacts").rglob("*"))
-        if p.is_file() and not any(k in str(p.relative_to(folder)) for k in kept)
+        if p.is_file() and not any(k in str(p.relative_to(folder)) for k in without)
     }
 
 
@@ -59,6 +58,9 @@ def test_every_stage_leaves_what_the_table_says(whole):
     assert all(".cross_attention." in n or ".feed_forward." in n for n in adapter.parameters)
     rows = list(csv.DictReader((artifacts / "curves" / "poodle" / "scale_1.csv").open()))
     assert [r["step"] for r in rows] == ["1", "2", "3", "4"]
+    sheets = sorted((artifacts / "samples" / "poodle").iterdir())
+    assert [path.name for path in sheets] == ["step-000002.png", "step-000004.png"]
+    assert sheets[0].read_bytes() != sheets[1].read_bytes() and Image.open(sheets[0]).size == (420, 386)
     index = json.loads((artifacts / "generate" / "poodle" / "index.json").read_text())
     assert sum(r["kind"] == "class" for r in index) == 2
     first = artifacts / "generate" / "poodle" / index[0]["file"]
@@ -85,10 +87,11 @@ def test_metrics_and_plots_are_there_for_dvc(whole):
     page = dvc("plots", "show", cwd=whole).stdout
     assert "index.html" in page
     html = (whole / "dvc_plots" / "index.html").read_text()
-    assert "scale_1.csv" in html and "poodle.png" in html
+    assert "scale_1.csv" in html and "poodle.png" in html and "step-000002.png" in html
 
 
 def test_the_same_parameters_give_the_same_bytes_anywhere(whole, tmp_path):
+    """And sample pictures change nothing: the other one paints none."""
     other = copy_project(tmp_path / "other")
     for name, key in (
         ("preprocess", "poodle"),
@@ -135,7 +138,7 @@ def test_users_own_photos_and_restored_results(whole, tmp_path):
 @pytest.mark.heavy
 def test_a_killed_run_resumes_to_the_same_bytes_and_tells_two_runs_apart(whole, tmp_path):
     """SIGTERM in the middle; a second start beside a running one is refused."""
-    folder = copy_project(tmp_path / "project", **{"finetune.steps": 40})
+    folder = copy_project(tmp_path / "project", **{"finetune.steps": 40, "finetune.sample_every": 10})
     for name in ("preprocess", "tokenize", "prior"):
         shutil.copytree(whole / "artifacts" / name, folder / "artifacts" / name)
     command = [sys.executable, "-m", "arbooth", "stage", "finetune", "poodle"]
@@ -153,9 +156,10 @@ def test_a_killed_run_resumes_to_the_same_bytes_and_tells_two_runs_apart(whole, 
     assert resume.exists() and not (folder / "artifacts" / "finetune").exists()
     arbooth("stage", "finetune", "poodle", cwd=folder)
     assert not resume.exists()
-    resumed = (folder / "artifacts" / "finetune" / "poodle.safetensors").read_bytes()
+    resumed = contents(folder, without=("prior",))
+    assert len([name for name in resumed if "samples/poodle/step-" in name]) == 4
     arbooth("stage", "finetune", "poodle", cwd=folder)
-    assert (folder / "artifacts" / "finetune" / "poodle.safetensors").read_bytes() == resumed
+    assert contents(folder, without=("prior",)) == resumed
 
 
 def test_a_stale_prior_is_refused(whole, tmp_path):

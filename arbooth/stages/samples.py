@@ -1,0 +1,69 @@
+"""What a subject and its class look like while the subject is being learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from arbooth.data.bases import Base
+from arbooth.data.files import whole_folder
+from arbooth.data.networks import load_autoencoder, load_text_encoder, quantizer_of
+from arbooth.method.painting import paint, picture_generator
+from arbooth.method.prompts import with_class, with_subject
+from arbooth.model.sampling import Sampling
+from arbooth.model.transformer import Transformer
+from arbooth.painting.sheet import contact_sheet
+
+if TYPE_CHECKING:
+    from arbooth.params import Params
+
+# Of each prompt. They tell whether to go on, no more: what is judged is painted by the stage `generate`.
+PICTURES, GUIDANCE = 2, 3.0
+
+
+class Samples:
+    """A sheet of pictures every so many steps; painting changes nothing of what is learned.
+
+    Attributes:
+        sheets: step -> pictures [2*PICTURES,H,W,3] bytes, those of the subject first.
+    """
+
+    def __init__(self, net: Transformer, base: Base, params: Params, key: str) -> None:
+        self.net, self.base, self.every, self.seed = net, base, params.finetune.sample_every, params.seed
+        self.sheets: dict[int, Tensor] = {}
+        if not self.every:
+            return
+        drawn, noun, templates = params.prior, params.noun(key), params.templates
+        self.sampling = Sampling(GUIDANCE, drawn.temperature, drawn.top_k, drawn.top_p)
+        self.prompts = [with_subject(templates.subject, noun), with_class(templates.prior, noun)]
+        self.autoencoder = load_autoencoder(base, net.device, params.compute, only="decoder")
+        encoder = load_text_encoder(base)
+        with encoder.on(net.device):
+            self.texts = [encoder.encode(prompt) for prompt in self.prompts for _ in range(PICTURES)]
+
+    def __call__(self, step: int, identifier: Tensor) -> None:
+        """Paint if this step is one of those."""
+        if not self.every or step % self.every:
+            return
+        draws = [picture_generator(self.seed, prompt, index) for prompt in self.prompts for index in range(PICTURES)]
+        painted = paint(self.net, self.autoencoder, quantizer_of(self.base), self.texts, self.sampling, draws, identifier)
+        self.sheets[step] = torch.stack([torch.from_numpy(picture) for picture in painted])
+
+    def state(self) -> dict[int, Tensor]:
+        """What a resumed run needs, so that it leaves the same sheets."""
+        return self.sheets
+
+    def restore(self, state: dict[int, Tensor]) -> None:
+        self.sheets = dict(state)
+
+    def write(self, folder: Path) -> None:
+        """A PNG a step, `step-000125.png`; none where none were asked for."""
+        with whole_folder(folder) as part:
+            for step, pictures in self.sheets.items():
+                images = [Image.fromarray(picture.numpy()) for picture in pictures]
+                rows = [(prompt, images[k * PICTURES : (k + 1) * PICTURES]) for k, prompt in enumerate(self.prompts)]
+                contact_sheet(part / f"step-{step:06}.png", rows)
