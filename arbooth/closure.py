@@ -12,7 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
-# They hand values and paths to a stage, or talk to people; what a stage writes does not depend on how.
+# They hand values and paths to a stage, or talk to people; what a stage writes does not depend on how. Samples
+# are written by a stage, but for people to look at: a sheet that looks otherwise is no reason to train again.
 HANDING = frozenset(
     f"arbooth.{name}"
     for name in (
@@ -27,6 +28,7 @@ HANDING = frozenset(
         "settings",
         "stages",
         "stages.job",
+        "stages.samples",
     )
 )
 

@@ -23,6 +23,7 @@ def digests(package):
     "file, redone",
     [
         ("painting/sheet.py", {"generate"}),
+        ("stages/samples.py", set()),
         ("metrics/scores.py", {"evaluate", "summarize"}),
         ("data/photos.py", {"preprocess"}),
         ("data/manifest.py", {"preprocess", "tokenize", "finetune"}),

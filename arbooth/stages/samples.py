@@ -12,11 +12,9 @@ from torch import Tensor
 from arbooth.data.bases import Base
 from arbooth.data.files import whole_folder
 from arbooth.data.networks import load_autoencoder, load_text_encoder, quantizer_of
-from arbooth.method.painting import paint, picture_generator
-from arbooth.method.prompts import with_class, with_subject
+from arbooth.method.prompts import with_class
 from arbooth.model.sampling import Sampling
 from arbooth.model.transformer import Transformer
-from arbooth.painting.sheet import contact_sheet
 
 if TYPE_CHECKING:
     from arbooth.params import Params
@@ -39,7 +37,7 @@ class Samples:
             return
         drawn, noun, templates = params.prior, params.noun(key), params.templates
         self.sampling = Sampling(GUIDANCE, drawn.temperature, drawn.top_k, drawn.top_p)
-        self.prompts = [with_subject(templates.subject, noun), with_class(templates.prior, noun)]
+        self.prompts = [with_class(templates.subject, noun), with_class(templates.prior, noun)]
         self.autoencoder = load_autoencoder(base, net.device, params.compute, only="decoder")
         encoder = load_text_encoder(base)
         with encoder.on(net.device):
@@ -49,6 +47,8 @@ class Samples:
         """Paint if this step is one of those."""
         if not self.every or step % self.every:
             return
+        from arbooth.method.painting import paint, picture_generator  # where none are asked for, it is not there
+
         draws = [picture_generator(self.seed, prompt, index) for prompt in self.prompts for index in range(PICTURES)]
         painted = paint(self.net, self.autoencoder, quantizer_of(self.base), self.texts, self.sampling, draws, identifier)
         self.sheets[step] = torch.stack([torch.from_numpy(picture) for picture in painted])
@@ -66,4 +66,10 @@ class Samples:
             for step, pictures in self.sheets.items():
                 images = [Image.fromarray(picture.numpy()) for picture in pictures]
                 rows = [(prompt, images[k * PICTURES : (k + 1) * PICTURES]) for k, prompt in enumerate(self.prompts)]
-                contact_sheet(part / f"step-{step:06}.png", rows)
+                _write_sheet(part / f"step-{step:06}.png", rows)
+
+
+def _write_sheet(path: Path, rows: list[tuple[str, list[Image.Image]]]) -> None:
+    from arbooth.painting.sheet import contact_sheet
+
+    contact_sheet(path, rows)
