@@ -91,6 +91,7 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same bytes")] = 0,
     out: Annotated[Path | None, typer.Option(help="folder for PNGs and contact sheet [outputs/TARGET]")] = None,
     guidance: Annotated[float | None, typer.Option(help="of text; 1 is none [as the subject was judged]")] = None,
+    prompt_guidance: Annotated[float | None, typer.Option(help="toward what is beside <S*>; 0 is off [as judged]")] = None,
     temperature: Annotated[float | None, typer.Option(help="above 0; low is safe [as the subject was judged]")] = None,
     top_k: Annotated[int | None, typer.Option(min=0, help="1 is greedy [as the subject was judged]")] = None,
     top_p: Annotated[float | None, typer.Option(help="in (0, 1] [as the subject was judged]")] = None,
@@ -101,7 +102,8 @@ def generate(
 
     project = project_here()
     painter, subject = painter_of(project, target)
-    given = {"guidance": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    given = {"guidance": guidance, "prompt_guidance": prompt_guidance, "temperature": temperature}
+    given |= {"top_k": top_k, "top_p": top_p}
     folder = out or project.outputs / (subject or "base")
     files, seconds = paint_to_folder(painter, subject, prompt, n, seed, given, folder)
     for path in files:

@@ -27,6 +27,7 @@ class Request(BaseModel):
     n: int = Field(1, ge=1, le=MOST)
     seed: int = Field(0, ge=0, lt=2**63)
     guidance: float | None = None
+    prompt_guidance: float | None = None
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
@@ -78,7 +79,7 @@ class SubjectModel(PythonModel):
     def _paint(self, request: Request) -> list[dict]:
         from arbooth.data.pictures import png
 
-        given = request.model_dump(include={"guidance", "temperature", "top_k", "top_p"})
+        given = request.model_dump(exclude={"prompt", "n", "seed"})
         pairs = [(request.prompt, index) for index in range(request.n)]
         paintings = self.painter.paint(pairs, request.seed, self.painter.sampling(**given), self.subject)
         return [

@@ -124,6 +124,12 @@ def test_one_picture_through_four_doors_is_the_same_bytes(published, monkeypatch
     (answer,) = model.predict([{"prompt": row["prompt"]}])
     assert stage == command == png(painting.pixels, painting.record) == base64.b64decode(answer["png"])
 
+    (other,) = model.predict([{"prompt": row["prompt"], "prompt_guidance": 0.0}])
+    arbooth("generate", "poodle", row["prompt"], "-n", "1", "--prompt-guidance", "0", "--out", "off", cwd=folder)
+    (written,) = (folder / "off").glob("*-0.png")
+    assert base64.b64decode(other["png"]) == written.read_bytes()
+    assert not np.array_equal(pixels(other), pixels(answer))
+
 
 def test_http_serving(published, expected):
     port = free_port()
