@@ -49,7 +49,8 @@ def pull(project: Project, names: Sequence[str], remote: bool) -> None:
                 # Read once, and told to DVC as the whole project's index: by name it reads them anew in each of its steps.
                 part = [Index.from_file(repo, path) for path in paths[start : start + _PART]]
                 repo.__dict__["index"] = Index.from_indexes(repo, part)
-                if remote and repo.fetch():  # then DVC forgets what it knew
+                lacking = (out.changed_cache() for index in part for out in index.outs if out.use_cache)
+                if remote and any(lacking) and repo.fetch():  # then DVC forgets what it knew
                     repo.__dict__["index"] = Index.from_indexes(repo, part)
                 repo.checkout([None])
     except CheckoutError as error:

@@ -73,7 +73,7 @@ _IMAGES, _TOKENS, _PRIOR = (
 )
 _PHOTOS = "photos/{key}"
 _ADAPTER, _CURVES = "artifacts/finetune/{key}.safetensors", "artifacts/curves/{key}"
-_SAMPLES = "artifacts/samples/{key}"
+_SAMPLES = "artifacts/samples/{key}.png"
 _PAINTED = {"images": "artifacts/generate/{key}", "timing": "artifacts/timing/{key}.json"}
 _SHEET, _THUMBNAIL, _METRICS, _PROMPTS = (
     "artifacts/sheets/{key}.png",

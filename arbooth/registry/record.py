@@ -63,7 +63,7 @@ def log_run(client: MlflowClient, run_id: str, entry: Entry) -> None:
         (folder / "photos").mkdir()
         for path in files.images.glob("*.png"):
             shutil.copy(path, folder / "photos")
-        shutil.copytree(files.samples, folder / "samples")
+        shutil.copy(files.samples, folder / "samples.png")
         for name, text in entry.origin.locks.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")

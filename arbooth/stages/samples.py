@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from arbooth.data.bases import Base
-from arbooth.data.files import whole_folder
+from arbooth.data.files import whole_file
 from arbooth.data.networks import load_autoencoder, load_text_encoder, quantizer_of
 from arbooth.method.prompts import with_class
 from arbooth.model.sampling import Sampling
@@ -24,7 +25,7 @@ PICTURES, GUIDANCE = 2, 3.0
 
 
 class Samples:
-    """A sheet of pictures every so many steps; painting changes nothing of what is learned.
+    """A row of pictures every so many steps; painting changes nothing of what is learned.
 
     Attributes:
         sheets: step -> pictures [2*PICTURES,H,W,3] bytes, those of the subject first.
@@ -60,16 +61,17 @@ class Samples:
     def restore(self, state: dict[int, Tensor]) -> None:
         self.sheets = dict(state)
 
-    def write(self, folder: Path) -> None:
-        """A PNG a step, `step-000125.png`; none where none were asked for."""
-        with whole_folder(folder) as part:
-            for step, pictures in self.sheets.items():
-                images = [Image.fromarray(picture.numpy()) for picture in pictures]
-                rows = [(prompt, images[k * PICTURES : (k + 1) * PICTURES]) for k, prompt in enumerate(self.prompts)]
-                _write_sheet(part / f"step-{step:06}.png", rows)
+    def write(self, path: Path) -> None:
+        """One picture, a row a step; a white strip where none were painted."""
+        if self.sheets:
+            _write_sheet(path, {step: list(pictures.numpy()) for step, pictures in self.sheets.items()}, self.prompts)
+            return
+        with whole_file(path) as part:
+            Image.new("RGB", (420, 24), "white").save(part, format="png")
 
 
-def _write_sheet(path: Path, rows: list[tuple[str, list[Image.Image]]]) -> None:
+def _write_sheet(path: Path, sheets: dict[int, list[np.ndarray]], prompts: list[str]) -> None:
     from arbooth.painting.sheet import contact_sheet
 
-    contact_sheet(path, rows)
+    asked = ", ".join(prompts)
+    contact_sheet(path, [(f"step {n}: {asked}", [Image.fromarray(one) for one in own]) for n, own in sheets.items()])

@@ -52,7 +52,7 @@ def files(tmp_path):
     """What the stages would have left of one subject."""
     base = load_base("embedded")
     own = Files(
-        *(tmp_path / n for n in ("images", "adapter.safetensors", "curves", "samples", "sheet.png", "metrics.json", "prompts.csv"))
+        *(tmp_path / n for n in ("images", "adapter.safetensors", "curves", "samples.png", "sheet.png", "metrics.json", "prompts.csv"))
     )
     write_adapter(own.adapter, Adapter(torch.ones(2, base.config.text_width), {}, base.hash, "cat1", "cat", {}))
     write_curves(own.curves, [{"step": k, "loss": 1.0 / k, "scale_1": 0.5} for k in range(1, 4)])
@@ -60,8 +60,7 @@ def files(tmp_path):
     write_json(own.metrics, {"I_embedded": 0.7, "seconds_per_image": 0.1})
     own.prompts.write_text("kind,prompt\nsubject,a cat\n")
     own.images.mkdir()
-    own.samples.mkdir()
-    (own.samples / "step-000003.png").write_bytes(b"sample")
+    own.samples.write_bytes(b"sample")
     (own.images / "00.png").write_bytes(b"photo")
     write_json(own.images / "manifest.json", {"photos": [{}], "digest": "d" * 64})
     return own
@@ -229,7 +228,7 @@ def test_a_version_tells_where_it_came_from(files, uri, tmp_path):
         assert version.run_id == done.run_id and "a <S*> cat in the snow" in version.description
         assert run.info.status == "FINISHED" and run.inputs.dataset_inputs[0].dataset.digest == "d" * 36
         logged = {a.path for a in client.list_artifacts(done.run_id)}
-        assert logged >= {"photos", "samples", "subjects", "sheet.png"}
+        assert logged >= {"photos", "samples.png", "subjects", "sheet.png"}
         kind = client.get_experiment_by_name("tests").tags["mlflow.experimentKind"]
         assert kind == "custom_model_development"
     folder = fetch("models:/arbooth-cat9/1", uri)
