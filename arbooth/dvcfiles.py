@@ -22,7 +22,7 @@ _RWLOCK = ".dvc/tmp/rwlock"
 # holds a file: what is cut and not held was left by a process that is gone.
 _GUARDS = {_RWLOCK: ".dvc/tmp/rwlock.lock", "dvc.lock": ".dvc/tmp/lock"}
 # Files of DVC's that are looked at together: its time grows with the square of what they name.
-_PART = 25
+_PART = 20
 
 
 def pull(project: Project, names: Sequence[str], remote: bool) -> None:
@@ -39,19 +39,24 @@ def pull(project: Project, names: Sequence[str], remote: bool) -> None:
     from dvc.repo import Repo, lock_repo
     from dvc.repo.index import Index
     from dvc_data.hashfile.cache import Cache
+    from dvc_data.index import DataIndex
 
     paths = [str(project.root / name) for name in names]
     try:
         # DVC opens and closes its list of links for each output. While somebody else has it open, SQLite folds its journal
         # into it once, not each time.
         with Repo(str(project.root)) as repo, closing(Cache(repo.state.links.directory)), lock_repo(repo):
-            for start in range(0, len(paths), _PART):
-                # Read once, and told to DVC as the whole project's index: by name it reads them anew in each of its steps.
-                part = [Index.from_file(repo, path) for path in paths[start : start + _PART]]
-                repo.__dict__["index"] = Index.from_indexes(repo, part)
-                lacking = (out.changed_cache() for index in part for out in index.outs if out.use_cache)
-                if remote and any(lacking) and repo.fetch():  # then DVC forgets what it knew
+            # Each read once, and told to DVC as the whole project's index: by name it reads them anew in each of its steps.
+            indexes = [Index.from_file(repo, path) for path in paths]
+            parts = [indexes[start : start + _PART] for start in range(0, len(indexes), _PART)]
+            for part in parts if remote else ():
+                if any(out.changed_cache() for index in part for out in index.outs if out.use_cache):
                     repo.__dict__["index"] = Index.from_indexes(repo, part)
+                    repo.fetch()
+            repo.data_index.close()
+            repo._data_index = DataIndex()  # in memory: the one on disk is a query for every file
+            for part in parts:
+                repo.__dict__["index"] = Index.from_indexes(repo, part)
                 repo.checkout([None])
     except CheckoutError as error:
         lost = ", ".join(os.path.relpath(path, project.root) for path in error.target_infos[:3])

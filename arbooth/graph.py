@@ -251,4 +251,4 @@ def _plot(name: str, where: str) -> str | dict:
 def _text(stages: dict[str, dict]) -> str:
     import yaml
 
-    return HEADER + yaml.safe_dump({"stages": stages}, sort_keys=False, width=10**6)
+    return HEADER + yaml.dump({"stages": stages}, Dumper=yaml.CSafeDumper, sort_keys=False, width=10**6)

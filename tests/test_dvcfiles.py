@@ -102,11 +102,15 @@ def test_what_files_name_comes_in_parts(folder, monkeypatch):
     dvc("add", "-q", *(name.removesuffix(".dvc") for name in names), cwd=folder)
     for name in names:
         shutil.rmtree((folder / name).with_suffix(""))
-    dvcfiles.pull(project, names, remote=False)
+    dvc("remote", "add", "-q", "-d", "near", "../near", cwd=folder)
+    dvc("push", "-q", *names[3:], cwd=folder)
+    dvcfiles.pull(project, names[:3], remote=False)
+    shutil.rmtree(folder / ".dvc" / "cache")
+    dvcfiles.pull(project, names[3:], remote=True)
     expected = sorted(path.read_bytes() for path in (folder / "photos" / "poodle").iterdir())
     for name in names:
         assert sorted(path.read_bytes() for path in (folder / name).with_suffix("").iterdir()) == expected
-    dvc("status", "-q", *names, cwd=folder)
+    dvc("status", "-q", *names[3:], cwd=folder)
 
 
 def test_what_the_cache_lost_is_named(folder):
