@@ -145,7 +145,7 @@ class Undrawn(Fitting):
 
 
 def finetune_peak(shape: Shape, recipe: FitSettings, compute: str) -> Peak:
-    """Forward, backward and optimizer; of two steps, since the first has no moments yet."""
+    """Forward, backward and optimizer; of two steps, since the first has no moments yet. Sample pictures come on top."""
     moments8 = 0
 
     def run(net: Transformer, parts: dict[str, int]) -> None:
