@@ -105,6 +105,7 @@ def test_what_files_name_comes_in_parts(folder, monkeypatch):
     dvc("remote", "add", "-q", "-d", "near", "../near", cwd=folder)
     dvc("push", "-q", *names[3:], cwd=folder)
     dvcfiles.pull(project, names[:3], remote=False)
+    dvc("status", "-q", *names[:3], cwd=folder)
     shutil.rmtree(folder / ".dvc" / "cache")
     dvcfiles.pull(project, names[3:], remote=True)
     expected = sorted(path.read_bytes() for path in (folder / "photos" / "poodle").iterdir())

@@ -7,8 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from arbooth.benchmark.protocols import PROTOCOLS, lay_out
-from arbooth.benchmark.run import merged, run_benchmark
+from arbooth.benchmark.protocols import PROTOCOLS, PUBLISHED, EncoderScorer, lay_out
+from arbooth.benchmark.run import defaults, merged, run_benchmark
 from arbooth.errors import InputError
 from arbooth.params import load_params
 from arbooth.project import Project
@@ -67,6 +67,10 @@ def test_vico_is_laid_out_as_a_benchmark(project, vico):
     assert params.prompt_sets["nonlive"] == ("a {subject} in a box", "a glass {subject}")
     assert (params.generate.images_per_prompt, params.evaluate.encoders) == (8, "corrected")
     assert sorted(path.name for path in (source / "photos" / "fat_dog").iterdir()) == [f"{n:02}.jpg" for n in range(6)]
+    params, rows = defaults(Project(project), source, None), EncoderScorer(source).anchors
+    assert rows(params)["ELITE (published)"]["I_dino"]["mean"] == 0.584
+    (source / PUBLISHED).unlink()  # as in a benchmark that somebody made by hand
+    assert rows(params) == {}
     (source / "studies.yaml").write_text("mine: {arbooth: {}}\n")
     lay_out(Project(project), "vico", vico, "published")
     assert (source / "studies.yaml").read_text() == "mine: {arbooth: {}}\n"
