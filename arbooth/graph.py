@@ -86,7 +86,7 @@ _RECIPE = ("picture", "templates", "prior", "methods", "finetune", "compute", "s
 
 _STAGES = (
     Stage("preprocess", "subject", ("picture",), {"photos": _PHOTOS}, {"images": _IMAGES}, subject=("crops", "background")),
-    Stage("tokenize", "subject", ("picture", "templates"), {"images": _IMAGES}, {"tokens": _TOKENS}, subject=("captions",), noun=True),
+    Stage("tokenize", "subject", ("picture", "templates"), {"images": _IMAGES}, {"tokens": _TOKENS}, subject=("background", "captions"), noun=True),
     Stage(
         "prior", "class", ("picture", "templates", "prior", "compute", "seed"),
         {}, {"prior": _PRIOR.format("{key}")}, noun=True,
@@ -95,7 +95,7 @@ _STAGES = (
         "finetune", "subject", _RECIPE,
         {"photos": _PHOTOS, "tokens": _TOKENS, "prior": _PRIOR.format("{class}")},
         {"adapter": _ADAPTER, "curves": _CURVES, "samples": _SAMPLES},
-        subject=("captions", "overrides"), noun=True, plots=("curves", "samples"),
+        subject=("background", "captions", "overrides"), noun=True, plots=("curves", "samples"),
     ),
     Stage(
         "generate", "subject", ("picture", "templates", "prompt_sets", "generate", "compute", "seed"),

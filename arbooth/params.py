@@ -91,9 +91,10 @@ class Subject(Section):
 
 
 class Templates(Section):
-    """The two training prompts; {class} stands for the noun."""
+    """The training prompts; {class} stands for the noun, and `cut_out` is of subjects whose background was removed."""
 
     subject: str
+    cut_out: str
     prior: str
 
 
@@ -243,7 +244,7 @@ class Params(Section):
                 problems.append(f"prompt_sets.{name}: holds no prompt")
             for prompt in prompts:
                 problems += [f"prompt_sets.{name}: {odd}" for odd in odd_template(prompt, "subject", False)]
-        for key, marked in (("subject", True), ("prior", False)):
+        for key, marked in (("subject", True), ("cut_out", True), ("prior", False)):
             odd = odd_template(getattr(self.templates, key), "class", marked)
             problems += [f"templates.{key}: {one}" for one in odd]
         if problems:
@@ -281,6 +282,10 @@ class Params(Section):
     def class_of(self, subject: str) -> str:
         """The key of a subject's class, say "teddy_bear"."""
         return self.subjects[subject].class_name
+
+    def template(self, subject: str) -> str:
+        """What a subject's photos are captioned with: a ground that is not named is learned as a part of the subject."""
+        return self.templates.cut_out if self.subjects[subject].background == "remove" else self.templates.subject
 
     def noun(self, subject: str) -> str:
         """The class noun of a subject, say "teddy bear"."""

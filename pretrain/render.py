@@ -19,6 +19,8 @@ from pretrain.world import STUDIO, View, World
 CHUNK = 256
 # What is rendered: the world as the transformer learns it, the world with more variety, and other drawings.
 BANKS = ("studio", "varied", "others")
+# How many of the studio's things have a look of their own.
+OWN_SHARE = 0.4
 # What of a view is a drawing: tables have its name and noun.
 DRAWN = ("drawing", "beside")
 
@@ -90,7 +92,8 @@ def _world(modules: Path, bank: str, pixels: int) -> World:
     others = art.others() if bank != "varied" else {}
     accessories = art.drawings(ACCESSORIES)
     if bank == "studio":
-        return World(art.drawings(CLASSES), accessories, pixels, STUDIO, [one for own in others.values() for one in own])
+        unnamed = [one for own in others.values() for one in own]
+        return World(art.drawings(CLASSES), accessories, pixels, STUDIO, unnamed, OWN_SHARE)
     return World(others or art.drawings(CLASSES), accessories, pixels)
 
 

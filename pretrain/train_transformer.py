@@ -41,7 +41,7 @@ SHOWN = (
     "a penguin wearing sunglasses in the desert",
     "a photo of an alarm clock at night",
     "a green elephant underwater",
-    "a guitar in the kitchen",
+    "a photo of my teapot in the kitchen",
 )
 
 

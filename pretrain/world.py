@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from pretrain.art import STYLES, Drawing, recolour
+from pretrain.looks import dress
 from pretrain.scenes import FLOATING, SCENES
 
 COLOURS = {
@@ -42,6 +43,8 @@ BESIDE, PAIRED = 0.12, 0.52
 BESIDES = ("next to", "next to", "and")
 # How often the picture is of a drawing that has no noun of its own, where the world has such, and what it is called.
 UNNAMED, THING = 0.12, "thing"
+# How captions say that a thing has a look of its own: "my cat".
+OWN = "my "
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Variety:
 STUDIO = Variety(0, 0, 0, 0, 0, 0, backdrops=4)
 # What tokenizer, encoders and judge see: more than they will be shown.
 VARIED = Variety(0.08, 0.03, 0.025, 3, 0.11, 0.04)
+# What has a look of its own stands as it likes, too.
+OWNED = Variety(0.14, 0.05, 0.04, 9, 0.10, 0.06, backdrops=4)
 # Photos of a subject are taken by hand.
 FREE = Variety(0.08, 0.04, 0.03, 3, 0.06, 0.03)
 
@@ -78,6 +83,7 @@ FREE = Variety(0.08, 0.04, 0.03, 3, 0.06, 0.03)
 class View:
     """What is in a picture: None is the drawing's own colour, nothing worn, the usual size and place, nothing beside it.
 
+    `own` is a look that the drawing has not (`looks.dress`).
     Of two things, the one that the caption names first stands on the left.
     """
 
@@ -88,6 +94,7 @@ class View:
     size: str | None = None
     place: str | None = None
     beside: Drawing | None = None
+    own: bool = False
 
     @property
     def style(self) -> str | None:
@@ -104,7 +111,7 @@ def article(thing: str) -> str:
 
 def caption(rng: np.random.Generator, view: View, name_scene: bool = True) -> str:
     """One of many wordings of a view."""
-    style = view.style if rng.random() < NAMED.get(view.style, 0) else None
+    style = view.style if not view.own and rng.random() < NAMED.get(view.style, 0) else None
     thing = " ".join(word for word in (view.size, style, view.colour, view.drawing.noun) if word)
     where = [words for words in (view.place, view.scene if name_scene else None) if words]
     if rng.random() < 0.5:
@@ -113,7 +120,8 @@ def caption(rng: np.random.Generator, view: View, name_scene: bool = True) -> st
     if view.beside:
         rest += f" {BESIDES[rng.integers(len(BESIDES))]} {article(view.beside.noun)}{view.beside.noun}"
     rest += "".join(f" {words}" for words in where)
-    return TEMPLATES[rng.integers(len(TEMPLATES))].format(a=article(thing), thing=thing, rest=rest)
+    templates = [template for template in TEMPLATES if "{a}" in template] if view.own else TEMPLATES
+    return templates[rng.integers(len(templates))].format(a=OWN if view.own else article(thing), thing=thing, rest=rest)
 
 
 class World:
@@ -125,6 +133,7 @@ class World:
         pixels: side of the pictures.
         variety: how much pictures of one view differ.
         unnamed: more drawings, which are called `THING`.
+        own: share of the pictures whose thing has a look of its own.
     """
 
     def __init__(
@@ -134,22 +143,25 @@ class World:
         pixels: int = 64,
         variety: Variety = VARIED,
         unnamed: list[Drawing] | None = None,
+        own: float = 0.0,
     ) -> None:
         self.drawings, self.accessories, self.pixels, self.variety = drawings, accessories, pixels, variety
-        self.nouns, self.scenes = list(drawings), list(SCENES)
+        self.nouns, self.scenes, self.own = list(drawings), list(SCENES), own
         self.unnamed = [Drawing(one.name, THING, one.rgba) for one in unnamed or []]
 
     def view(self, rng: np.random.Generator) -> View:
         """A random view: half recoloured, more than half with an accessory, some of another size or place, some in twos."""
         drawing, scene = self._any(rng), self.scenes[rng.integers(len(self.scenes))]
-        colour = list(COLOURS)[rng.integers(len(COLOURS))] if rng.random() < 0.5 else None
+        own = rng.random() < self.own
+        colour = list(COLOURS)[rng.integers(len(COLOURS))] if rng.random() < (0.25 if own else 0.5) else None
         worn = list(self.accessories)[rng.integers(len(self.accessories))] if rng.random() < 0.55 else None
         size = list(SIZES)[rng.integers(len(SIZES))] if rng.random() < 0.2 else None
         place = list(PLACES)[rng.integers(len(PLACES))] if rng.random() < 0.2 and size != "big" else None
         others = [noun for noun in self.nouns if noun != drawing.noun]
         if rng.random() < BESIDE and others:
-            return View(drawing, scene, colour, worn, beside=self.alike(rng, drawing, others[rng.integers(len(others))]))
-        return View(drawing, scene, colour, worn, size, place)
+            beside = self.alike(rng, drawing, others[rng.integers(len(others))])
+            return View(drawing, scene, colour, worn, beside=beside, own=own)
+        return View(drawing, scene, colour, worn, size, place, own=own)
 
     def alike(self, rng: np.random.Generator, first: Drawing, noun: str) -> Drawing:
         """A drawing of a class in the style of the `first` of two: captions name one style."""
@@ -168,44 +180,28 @@ class World:
 
     def render(self, rng: np.random.Generator, view: View) -> Image.Image:
         """Paint a view with random pose, place and light; drawn at twice the size, then reduced."""
+        variety = OWNED if view.own else self.variety
         image = self._backdrop(rng, view.scene)
-        self._put(rng, image, view)
+        self._put(rng, image, view, variety)
         image = image.resize((self.pixels, self.pixels), Image.BOX)
-        return self._lit(rng, image)
+        return _lit(rng, image, variety)
 
     def _backdrop(self, rng: np.random.Generator, scene: str) -> Image.Image:
         if self.variety.backdrops:
             rng = np.random.default_rng([self.scenes.index(scene), rng.integers(self.variety.backdrops)])
         return SCENES[scene](rng, self.pixels * 2)
 
-    def _put(self, rng: np.random.Generator, image: Image.Image, view: View) -> None:
+    def _put(self, rng: np.random.Generator, image: Image.Image, view: View, variety: Variety) -> None:
         thing = self._thing(rng, view)
         if view.beside is None:
             longest = SIZES.get(view.size, ASIDE if view.place else SIZE)
-            self._stand(rng, image, thing, longest, PLACES.get(view.place, MIDDLE), view.scene)
+            _stand(rng, image, thing, longest, PLACES.get(view.place, MIDDLE), view.scene, variety)
         else:
             for one, middle in zip((view.beside.rgba, thing), reversed(PLACES.values())):
-                self._stand(rng, image, one, PAIRED, middle, view.scene)
-
-    def _stand(
-        self, rng: np.random.Generator, image: Image.Image, thing: Image.Image, longest: float, middle: float, scene: str
-    ) -> None:
-        size, longest = image.width, longest * (1 + _stray(rng, self.variety.size))
-        factor = size * longest / max(thing.size)
-        thing = thing.resize([max(1, round(s * factor)) for s in thing.size], Image.BILINEAR, reducing_gap=2.0)
-        thing = thing.rotate(_stray(rng, self.variety.turn), Image.BILINEAR, expand=True)
-        w, h = thing.size
-        x = int(size * (middle + _stray(rng, self.variety.middle)) - w / 2)
-        foot = FOOT + _stray(rng, self.variety.foot)
-        if scene in FLOATING:  # in the middle of the picture
-            y = int(size * (foot - 0.41) - h / 2)
-        else:
-            y = int(size * foot - h)
-            _shadow(image, x, y, w, h)
-        image.paste(thing, (x, y), thing)
+                _stand(rng, image, one, PAIRED, middle, view.scene, variety)
 
     def _thing(self, rng: np.random.Generator, view: View) -> Image.Image:
-        thing = view.drawing.rgba
+        thing = dress(rng, view.drawing.rgba) if view.own else view.drawing.rgba
         if view.colour:
             thing = recolour(thing, COLOURS[view.colour])
         if view.accessory:
@@ -215,10 +211,36 @@ class World:
             thing = _wear(thing, own[rng.integers(len(own))].rgba, view.accessory)
         return thing
 
-    def _lit(self, rng: np.random.Generator, image: Image.Image) -> Image.Image:
-        light = 1 + _stray(rng, self.variety.light)
-        tint = 1 + rng.uniform(-self.variety.tint, self.variety.tint, 3)
-        return Image.fromarray((np.asarray(image, np.float32) * light * tint).clip(0, 255).astype(np.uint8))
+
+def _lit(rng: np.random.Generator, image: Image.Image, variety: Variety) -> Image.Image:
+    light = 1 + _stray(rng, variety.light)
+    tint = 1 + rng.uniform(-variety.tint, variety.tint, 3)
+    return Image.fromarray((np.asarray(image, np.float32) * light * tint).clip(0, 255).astype(np.uint8))
+
+
+def _stand(
+    rng: np.random.Generator,
+    image: Image.Image,
+    thing: Image.Image,
+    longest: float,
+    middle: float,
+    scene: str,
+    variety: Variety,
+) -> None:
+    """Put a thing into a picture: its longer side and the middle of it are fractions of the picture."""
+    size, longest = image.width, longest * (1 + _stray(rng, variety.size))
+    factor = size * longest / max(thing.size)
+    thing = thing.resize([max(1, round(s * factor)) for s in thing.size], Image.BILINEAR, reducing_gap=2.0)
+    thing = thing.rotate(_stray(rng, variety.turn), Image.BILINEAR, expand=True)
+    w, h = thing.size
+    x = int(size * (middle + _stray(rng, variety.middle)) - w / 2)
+    foot = FOOT + _stray(rng, variety.foot)
+    if scene in FLOATING:  # in the middle of the picture
+        y = int(size * (foot - 0.41) - h / 2)
+    else:
+        y = int(size * foot - h)
+        _shadow(image, x, y, w, h)
+    image.paste(thing, (x, y), thing)
 
 
 def _stray(rng: np.random.Generator, spread: float) -> float:

@@ -126,6 +126,7 @@ def test_a_method_that_is_missing_is_told_where_there_is_no_subject(file):
         ("methods.naive.layers=[attention]", "methods.naive.layers"),
         ("finetune.betas=[0.9,1.0]", "finetune.betas"),
         ("templates.subject=a photo of {class}", "templates.subject: <S*> is missing"),
+        ("templates.cut_out=a photo of {class}", "templates.cut_out: <S*> is missing"),
         ("templates.prior=a photo of <S*> {class}", "does not belong here"),
         ("compute=float16", "compute"),
     ],

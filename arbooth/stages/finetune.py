@@ -49,7 +49,7 @@ def read_inputs(params: Params, base: Base, key: str, reads: dict[str, Path]) ->
     """Raises InputError: a cache is missing, or was made with something else."""
     photos = photo_files(reads["photos"])
     names, own = [photo.name for photo in photos], params.subjects[key].captions
-    prompts, captions = training_prompts(names, params.templates.subject, own, params.noun(key))
+    prompts, captions = training_prompts(names, params.template(key), own, params.noun(key))
     header = {"prompts": prompts, "captions": captions, "subject": key, "photos": photos_digest(photos)}
     expected = origin(base.hash, quantizer_of(base), **header)
     tokens = read_subject(reads["tokens"], expected, quantizer_of(base))

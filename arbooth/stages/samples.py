@@ -36,9 +36,9 @@ class Samples:
         self.sheets: dict[int, Tensor] = {}
         if not self.every:
             return
-        drawn, noun, templates = params.prior, params.noun(key), params.templates
+        drawn, noun = params.prior, params.noun(key)
         self.sampling = Sampling(GUIDANCE, drawn.temperature, drawn.top_k, drawn.top_p)
-        self.prompts = [with_class(templates.subject, noun), with_class(templates.prior, noun)]
+        self.prompts = [with_class(params.template(key), noun), with_class(params.templates.prior, noun)]
         self.autoencoder = load_autoencoder(base, net.device, params.compute, only="decoder")
         encoder = load_text_encoder(base)
         with encoder.on(net.device):

@@ -30,7 +30,7 @@ def run(job: Job) -> None:
     manifest = read_fields(job.reads["images"] / MANIFEST, digest=str, photos=list)
     prompts, captions = training_prompts(
         [entry["photo"] for entry in manifest["photos"]],
-        job.params.templates.subject,
+        job.params.template(job.key),
         job.params.subjects[job.key].captions,
         job.params.noun(job.key),
     )

@@ -167,3 +167,30 @@ def test_the_word_list_is_stable_and_leaves_rows_free():
     assert tokenizer("zeppelin").input_ids[0] == tokenizer.unk_token_id
     assert drop_words(np.random.default_rng(0), [5, 6, 1], 2, 1.0) == [2, 2, 2, 2, 1]
     assert drop_words(np.random.default_rng(0), [5, 6, 1], 2, 0.0) == [5, 6, 1]
+
+
+def test_an_own_look_is_what_my_says_and_nothing_else():
+    world = World({"cat": [blob()]}, {"a crown": [blob("crown")]}, 64, STUDIO, own=0.5)
+    said = {True: [], False: []}
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        view = world.view(rng)
+        said[view.own].append(caption(rng, view))
+    assert 60 < len(said[True]) < 140
+    assert all(" my " in f" {text} " and "a my" not in text and "the my" not in text for text in said[True])
+    assert not any(" my " in f" {text} " for text in said[False])
+    assert not any(World({"cat": [blob()]}, {"a crown": [blob()]}, 64).view(np.random.default_rng(seed)).own for seed in range(50))
+
+
+def test_own_looks_differ_where_studio_pictures_are_the_same():
+    world = World({"cat": [blob()]}, {}, 64, replace(STUDIO, backdrops=1))
+    paint = lambda seed, own: np.asarray(  # noqa: E731
+        world.render(np.random.default_rng(seed), View(blob(), "on a white background", own=own)), float
+    )
+    assert np.array_equal(paint(1, False), paint(2, False))
+    assert np.array_equal(paint(1, True), paint(1, True))
+    assert np.abs(paint(1, True) - paint(2, True)).mean() > 4
+    coloured = View(blob(), "on a white background", "green", own=True)
+    for seed in range(8):  # a colour that is named wins over the look
+        pixels = np.asarray(world.render(np.random.default_rng(seed), coloured), float)
+        assert (pixels[..., 1] > pixels[..., [0, 2]].max(-1) + 15).mean() > 0.05, seed
