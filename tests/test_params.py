@@ -25,7 +25,7 @@ def test_the_shipped_file_holds():
 
 
 def test_all_problems_are_told_at_once_each_with_its_path(file):
-    change(file, "steps: 250", "steps: 0\n  stepz: 4")
+    change(file, "steps: 125", "steps: 0\n  stepz: 4")
     change(file, "top_p: 0.97", "top_p: 1.97")
     with pytest.raises(InputError) as error:
         load_params(file)
