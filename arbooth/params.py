@@ -118,7 +118,7 @@ class Finetune(Section):
     """Section 4 of the paper; see docs/method.md for each name."""
 
     method: str
-    steps: Count
+    steps: Count | Literal["auto"]
     batch: Count
     accumulate: Count
     learning_rate: float = Field(gt=0, le=1000)

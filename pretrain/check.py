@@ -64,9 +64,12 @@ def _shares(judge: Judge, asked: list[dict[str, str]], pictures: list[np.ndarray
     for wanted, pixels in zip(asked, pictures):
         said = _answers(judge, pixels)
         for question, answer in wanted.items():
-            right[question].append(said[question] == answer)
+            hit = said[question] == answer
             if question == "class":
-                right[f"class: {answer}"].append(said[question] == answer)
+                right["first of two" if "beside" in wanted else question].append(hit)
+                right[f"class: {answer}"].append(hit)
+            else:
+                right[question].append(hit)
     return {question: round(float(np.mean(right[question])), 4) for question in sorted(right, key=_order)}
 
 

@@ -151,7 +151,7 @@ def report(project: Project, steps: int, batch: int, out: Path | None = None) ->
             bench.published_step(published, number)
     numbers["cached"], numbers["published"] = _per_step(cached, steps), _per_step(published, steps)
     numbers["speedup"] = numbers["published"]["step"] / numbers["cached"]["step"]
-    numbers["finetune_steps"], numbers["finetune_seconds"] = recipe.steps, _finetune_seconds(bench, recipe)
+    numbers["finetune_steps"], numbers["finetune_seconds"] = recipe.most, _finetune_seconds(bench, recipe)
     if out is not None:
         write_json(out, numbers)
     return _lines(numbers)
@@ -182,7 +182,7 @@ def _finetune_seconds(bench: Bench, recipe: FitSettings) -> float:
     """A whole run with the defaults of params.yaml, from caches."""
     run = Fitting(bench.teacher, bench.quantizer, bench.fitting.features, bench.fitting.prompts, bench.fitting.prior, recipe)
     started = time.perf_counter()
-    for _ in track(range(recipe.steps), "finetune"):
+    for _ in track(range(recipe.most), "finetune"):
         run.step()
     return time.perf_counter() - started
 

@@ -16,9 +16,11 @@ from arbooth.model.text import Prompt
 
 @dataclass
 class SubjectTokens:
-    """What fine-tuning reads of a subject: raw features [P,D,H,W], its training prompts, and which of them each photo has."""
+    """What fine-tuning reads of a subject: raw features [P,D,H,W] of its photos and of a crop of each that is not trained on,
+    its training prompts, and which of them each photo has."""
 
     features: Tensor
+    held: Tensor
     prompts: list[Prompt]
     captions: list[int]
 
@@ -28,7 +30,8 @@ class SubjectTokens:
 
 
 def write_subject(path: Path, tokens: SubjectTokens, header: dict[str, str]) -> None:
-    tensors = {"features": tokens.features, "captions": torch.tensor(tokens.captions, dtype=torch.int64)}
+    tensors = {"features": tokens.features, "held": tokens.held}
+    tensors |= {"captions": torch.tensor(tokens.captions, dtype=torch.int64)}
     for index, prompt in enumerate(tokens.prompts):
         tensors[f"prompt_{index}"] = prompt.features
         tensors[f"identifier_rows_{index}"] = torch.tensor(prompt.identifier_rows, dtype=torch.int64)
@@ -41,6 +44,7 @@ def read_subject(path: Path, expected: dict[str, str], quantizer: Quantizer) -> 
     count = sum(name.startswith("prompt_") for name in tensors)
     wanted: dict[str, Wanted] = {
         "features": (torch.float32, (None, quantizer.bits, *quantizer.maps[-1])),
+        "held": (torch.float32, (len(tensors.get("features", ())), quantizer.bits, *quantizer.maps[-1])),
         "captions": (torch.int64, (None,)),
     }
     for index in range(count):
@@ -54,4 +58,4 @@ def read_subject(path: Path, expected: dict[str, str], quantizer: Quantizer) -> 
             raise InputError(f"{path} places the identifier outside its prompt: delete it and run `dvc repro`")
     if len(captions) != len(tensors["features"]) or not all(0 <= index < count for index in captions):
         raise InputError(f"{path} does not have a prompt for each photo: delete it and run `dvc repro`")
-    return SubjectTokens(tensors["features"], prompts, captions)
+    return SubjectTokens(tensors["features"], tensors["held"], prompts, captions)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from arbooth.method import losses
 from arbooth.method.optimizers import optimizer_of
 from arbooth.method.prior import ClassPrior
 from arbooth.method.seeds import generator
+from arbooth.method.stopping import EVERY, MOST, Stopping
 from arbooth.method.tuning import KINDS, check_finite
 from arbooth.model.moving import moved
 from arbooth.model.quantizer import Quantizer, SelfCorrection, Tokens
@@ -36,7 +37,7 @@ CHECKED = 16
 class FitSettings:
     """The recipe; names are those of params.yaml's `finetune` and `methods` sections."""
 
-    steps: int
+    steps: int | Literal["auto"]
     batch: int
     accumulate: int
     learning_rate: float
@@ -66,6 +67,11 @@ class FitSettings:
     def kind(self) -> str:
         """Which of `method.tuning.KINDS` is trained."""
         return "low-rank" if self.rank and self.layers else "full"
+
+    @property
+    def most(self) -> int:
+        """Steps of a run that does not end by itself."""
+        return MOST if self.steps == "auto" else self.steps
 
 
 @dataclass
@@ -128,6 +134,7 @@ class Fitting:
         prior: ClassPrior | None,
         settings: FitSettings,
         attention: str = "scales",
+        held: Tensor | None = None,
     ) -> None:
         if len(prompts) != len(features):
             raise ValueError(f"there are {len(prompts)} prompts for {len(features)} photos")
@@ -138,6 +145,10 @@ class Fitting:
         self.features = features.to(device)
         self.prompts = [Prompt(prompt.features.to(device), prompt.identifier_rows) for prompt in prompts]
         self.prior = prior if settings.prior != "none" else None
+        if settings.steps == "auto" and held is None:
+            raise ValueError("steps are auto, but no crops are held back to stop by")
+        self.held = features[:0] if held is None else held
+        self.stopping = Stopping()
         self.parameters = KINDS[settings.kind].attach(net, settings.layers, settings.rank, settings.seed)
         shape = (settings.identifier_tokens, net.config.text_width)
         self.identifier = torch.zeros(shape, device=device, requires_grad=True)
@@ -252,6 +263,24 @@ class Fitting:
         zeros = moved(prior.zeros[chosen, :length], device).float()
         return losses.joint_distillation(logits, torch.stack([zeros, zeros + margins], dim=-1))
 
+    def is_over(self) -> bool:
+        """Whether a run without a number of steps ends here (see `Stopping`)."""
+        if self.settings.steps != "auto" or self.step_number % EVERY:
+            return False
+        prior = None if self.prior is None else torch.stack(self.rows[-EVERY:])[:, -1].mean().item()
+        return self.stopping.look(self.step_number, self.held_loss(), prior)
+
+    @torch.no_grad()
+    def held_loss(self) -> float:
+        """The subject's weighted loss on the crops that are held back, without flips; one at a time."""
+        each = []
+        for photo, features in enumerate(self.held.to(self.net.device)):
+            tokens = self.quantizer.encode(features[None])
+            text = Text.stack([self._text(photo)])
+            logits = self.net(text, tokens.inputs, self.quantizer.schedule, backend=self.attention)
+            each.append(losses.weighted_loss(losses.cross_entropy(logits, tokens.bits), self.weights))
+        return torch.stack(each).mean().item()
+
     @property
     def columns(self) -> list[str]:
         """Names of a row's values; scales that a step left out are not a number there."""
@@ -265,6 +294,7 @@ class Fitting:
             {
                 "step": k + 1,
                 **{n: v for n, v in zip(self.columns, row) if n in ("loss", "subject") or not math.isnan(v)},
+                **({"held": self.stopping.held[k + 1]} if k + 1 in self.stopping.held else {}),
             }
             for k, row in enumerate(values)
         ]
@@ -286,6 +316,7 @@ class Fitting:
             "identifier": self.identifier.detach(),
             "optimizer": self.optimizer.state_dict(),
             "rows": torch.stack(self.rows).cpu(),
+            "stopping": vars(self.stopping),
         }
 
     def restore(self, state: dict) -> None:
@@ -295,6 +326,7 @@ class Fitting:
             self.identifier.copy_(state["identifier"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.rows = list(state["rows"].to(self.net.device))
+        self.stopping = Stopping(**state["stopping"])
         self.step_number = len(self.rows)
 
 
@@ -310,6 +342,7 @@ def fit(
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     attention: str = "scales",
     watch: Watch | None = None,
+    held: Tensor | None = None,
 ) -> FitResult:
     """Fine-tune `net` in place on one subject.
 
@@ -324,29 +357,32 @@ def fit(
         progress: wraps the range of steps that are left.
         attention: kernel of the block-causal attention.
         watch: is called after every step; what it keeps is kept with an unfinished run.
+        held: raw features of a crop of every photo [B,D,H,W], which steps of "auto" are stopped by.
 
     Raises:
         ValueError: settings and data do not fit each other.
         InputError: the loss is not finite any more.
         Interrupted: `resume.stopping()` said so; the state is saved.
     """
-    run = Fitting(net, quantizer, features, prompts, prior, settings, attention)
+    run = Fitting(net, quantizer, features, prompts, prior, settings, attention, held)
     state = resume.load() if resume is not None else None
     if state is not None:
         run.restore(state)
         if watch is not None:
             watch.restore(state["watch"])
-    for _ in progress(range(run.step_number, settings.steps)):
+    for _ in progress(range(run.step_number, settings.most)):
         run.step()
         if watch is not None:
             watch(run.step_number, run.identifier.detach())
+        if run.is_over():
+            break
         due = resume is not None and (resume.stopping() or resume.due())
         if due or run.step_number % CHECKED == 0:
             run.check()
         if resume is not None and due:
             resume.save({**run.state(), "watch": watch.state() if watch is not None else {}})
             if resume.stopping():
-                raise Interrupted(f"stopped after step {run.step_number} of {settings.steps}")
+                raise Interrupted(f"stopped after step {run.step_number} of {settings.most}")
     run.check()
     parameters = {name: p.detach() for name, p in run.parameters.items()}
     try:

@@ -80,11 +80,12 @@ def run(job: Job) -> None:
             progress=partial(track, label=f"finetune {key}"),
             attention=machine.attention,
             watch=samples,
+            held=given.tokens.held,
         )
     parameters = KINDS[recipe.kind].saved(result.parameters, params.compute)
     # Serving paints the picture's shape, and computes in the type, that the subject was trained with.
     made = {"method": params.finetune.method, "compute": params.compute, "picture": params.picture.model_dump()}
-    settings = {**made, **vars(recipe)}
+    settings = {**made, **vars(recipe), "steps_made": len(result.history)}
     adapter = Adapter(result.identifier.cpu(), parameters, base.hash, key, params.noun(key), settings, recipe.kind)
     write_adapter(job.writes["adapter"], adapter)
     write_curves(job.writes["curves"], result.history)

@@ -9,6 +9,8 @@ import logging
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from arbooth.data.bases import Base
 from arbooth.data.caches import SubjectTokens, write_subject
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from arbooth.stages.job import Job
 
 logger = logging.getLogger(__name__)
+EDGE = 0.08  # of a picture, what a crop that is held back lacks on every side
 
 
 def run(job: Job) -> None:
@@ -38,7 +41,10 @@ def run(job: Job) -> None:
     autoencoder = load_autoencoder(base, job.device, only="encoder")
     with torch.inference_mode():
         # One at a time: a photo's features do not depend on the photos beside it.
-        features = torch.cat([autoencoder.encode(picture[None].to(job.device)).cpu() for picture in pictures])
+        features, held = (
+            torch.cat([autoencoder.encode(picture[None].to(job.device)).cpu() for picture in own])
+            for own in (pictures, held_back(pictures))
+        )
     encoder = load_text_encoder(base, job.device)
     unknown = list(dict.fromkeys(word for prompt in prompts for word in encoder.unknown_words(prompt)))
     if unknown:
@@ -47,5 +53,13 @@ def run(job: Job) -> None:
     for one in encoded:
         one.features = one.features.cpu()
     header = {"prompts": prompts, "captions": captions, "subject": job.key, "photos": manifest["digest"]}
-    tokens = SubjectTokens(features, encoded, captions)
+    tokens = SubjectTokens(features, held, encoded, captions)
     write_subject(job.writes["tokens"], tokens, origin(base.hash, quantizer_of(base), **header))
+
+
+def held_back(pictures: Tensor) -> Tensor:
+    """The middle of every picture [P,3,H,W], at the size of the whole: fine-tuning is stopped by it, not trained on it."""
+    height, width = pictures.shape[-2:]
+    top, left = round(height * EDGE), round(width * EDGE)
+    middle = pictures[..., top : height - top, left : width - left]
+    return F.interpolate(middle, (height, width), mode="bicubic", antialias=True).clamp(-1, 1)

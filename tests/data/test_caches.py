@@ -29,13 +29,13 @@ def test_a_prior_survives_the_disk_and_takes_little_room(tmp_path):
 
 def test_subject_tokens_survive_the_disk(tmp_path):
     prompts = [Prompt(torch.randn(6, 16), (3,)), Prompt(torch.randn(9, 16), (0, 4))]
-    tokens = caches.SubjectTokens(torch.randn(3, 8, 4, 4), prompts, [0, 1, 0])
+    tokens = caches.SubjectTokens(torch.randn(3, 8, 4, 4), torch.randn(3, 8, 4, 4), prompts, [0, 1, 0])
     caches.write_subject(tmp_path / "t.safetensors", tokens, {"base": "x"})
     again = caches.read_subject(tmp_path / "t.safetensors", {"base": "x"}, SMALL)
     assert torch.equal(again.features, tokens.features)
     assert [prompt.identifier_rows for prompt in again.prompt_of_each()] == [(3,), (0, 4), (3,)]
     assert torch.equal(again.prompts[1].features, prompts[1].features)
-    caches.write_subject(tmp_path / "t.safetensors", caches.SubjectTokens(tokens.features, prompts, [0, 2, 0]), {})
+    caches.write_subject(tmp_path / "t.safetensors", caches.SubjectTokens(tokens.features, tokens.held, prompts, [0, 2, 0]), {})
     with pytest.raises(InputError, match="does not have a prompt for each photo"):
         caches.read_subject(tmp_path / "t.safetensors", {}, SMALL)
 

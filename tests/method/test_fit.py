@@ -37,6 +37,7 @@ def tuned(resume=None, compiled=False, **changes):
         prior if settings.prior != "none" else None,
         settings,
         resume=resume,
+        held=tiny.features.roll(1, -1),
     )
     return result, tiny
 
@@ -108,6 +109,40 @@ def test_an_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path,
     resumed, _ = tuned(StopAfter(tmp_path / "run.pt", 99), accumulate=accumulate)
     assert same(whole, resumed)
     assert whole.history == resumed.history
+
+
+@pytest.fixture
+def short_looks(monkeypatch):
+    """A run of "auto" looks after every other step, and goes no further than 40."""
+    from arbooth.method import fit as module
+
+    monkeypatch.setattr(module, "EVERY", 2)
+    monkeypatch.setattr(module, "MOST", 40)
+
+
+def test_auto_steps_end_where_the_crops_are_learned_no_better(short_looks, tmp_path):
+    result, _ = tuned(steps="auto", learning_rate=3e-2)
+    looks = {row["step"]: row["held"] for row in result.history if "held" in row}
+    assert 4 < len(result.history) < 40 and list(looks) == list(range(2, len(result.history) + 1, 2))
+    assert min(list(looks.values())[-2:]) > 0.99 * min(list(looks.values())[:-2])
+    fixed, _ = tuned(steps=len(result.history), learning_rate=3e-2)
+    assert same(result, fixed), "looking changes nothing of what is learned"
+    assert not any("held" in row for row in fixed.history)
+
+
+def test_auto_steps_resume_to_the_same_bits(short_looks, tmp_path):
+    whole, _ = tuned(steps="auto", learning_rate=3e-2)
+    with pytest.raises(Interrupted):
+        tuned(StopAfter(tmp_path / "run.pt", 3), steps="auto", learning_rate=3e-2)
+    resumed, _ = tuned(StopAfter(tmp_path / "run.pt", 99), steps="auto", learning_rate=3e-2)
+    assert same(whole, resumed) and whole.history == resumed.history
+
+
+def test_auto_steps_without_a_prior_and_without_crops(short_looks):
+    result, _ = tuned(steps="auto", prior="none", learning_rate=3e-2)
+    assert len(result.history) <= 40
+    with pytest.raises(ValueError, match="no crops are held back"):
+        fitting(steps="auto")
 
 
 def test_a_resume_file_of_another_run_is_ignored(tmp_path):
