@@ -16,7 +16,7 @@ class Stopping:
     """Fitting ends where likeness to crops that are not trained on no longer grows, or the class begins to drift.
 
     Attributes:
-        held: step -> the subject's loss on a crop of every photo, held back.
+        held: step -> the subject's loss on coarse scales of a crop of every photo, held back.
         prior: step -> the prior's loss, mean over the steps since the last look; nothing where there is no prior.
     """
 
