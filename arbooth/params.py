@@ -32,6 +32,12 @@ def _one_of(names: Collection[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _number_or_auto(steps: int | str) -> int | str:
+    if steps != "auto" and not (isinstance(steps, int) and 1 <= steps <= 10_000_000):
+        raise ValueError(f"{steps!r} is neither a number of steps, 1 to 10 million, nor auto")
+    return steps
+
+
 Chance = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 PerScale = float | Annotated[tuple[float, ...], Field(min_length=1)]
@@ -118,7 +124,7 @@ class Finetune(Section):
     """Section 4 of the paper; see docs/method.md for each name."""
 
     method: str
-    steps: Count | Literal["auto"]
+    steps: Annotated[int | str, AfterValidator(_number_or_auto)]
     batch: Count
     accumulate: Count
     learning_rate: float = Field(gt=0, le=1000)

@@ -33,6 +33,16 @@ def test_all_problems_are_told_at_once_each_with_its_path(file):
         assert words in str(error.value)
 
 
+@pytest.mark.parametrize("steps, right", [("auto", True), ("1", True), ("0", False), ("Auto", False), ("many", False), ("-5", False)])
+def test_steps_are_a_number_or_auto(file, steps, right):
+    change(file, "steps: 125", f"steps: {steps}")
+    if right:
+        assert str(load_params(file).finetune.steps) == steps
+    else:
+        with pytest.raises(InputError, match="finetune.steps: .* is neither a number of steps"):
+            load_params(file)
+
+
 def test_nothing_has_a_default(file):
     change(file, "  drop_text: 0.0\n", "")
     with pytest.raises(InputError, match=r"finetune.drop_text: Field required"):
@@ -58,7 +68,7 @@ def test_names_of_subjects_stay_in_their_folder(file, name):
 
 def test_a_subjects_own_overrides_come_before_the_command_line(file):
     set_params(file.parent, **{"subjects.poodle.overrides": {"finetune": {"steps": 7, "batch": 3}}})
-    assert load_params(file).finetune.steps == 250
+    assert load_params(file).finetune.steps == 125
     assert load_params(file, "poodle").finetune.steps == 7
     last = load_params(file, "poodle", ["finetune.steps=9"])
     assert (last.finetune.steps, last.finetune.batch) == (9, 3)

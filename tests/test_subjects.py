@@ -66,6 +66,7 @@ def test_photographs_lose_their_background_where_the_base_paints_drawings(projec
         added(project, "odd", "blur")
     params = load_params(project / "params.yaml")
     assert {name: params.subjects[name].background for name in ("cut", "kept")} == {"cut": "remove", "kept": "keep"}
+    assert [params.template(name).endswith("on a white background") for name in ("cut", "kept")] == [True, False]
     for name, corner in (("cut", 244), ("kept", None)):
         run("preprocess", name)
         pixels = np.asarray(Image.open(project / "artifacts" / "preprocess" / name / "00.png"))
