@@ -17,6 +17,8 @@ from arbooth.data.pictures import open_picture
 from arbooth.errors import InputError
 
 MOST = 20
+# What Pillow raises of a file that is cut short or altered.
+DAMAGED = (OSError, ValueError, SyntaxError, EOFError, OverflowError, TypeError, struct.error)
 Crop = tuple[float, float, float, float]
 
 
@@ -96,7 +98,7 @@ def _read(path: Path, smallest: int, max_pixels: int) -> Photo:
         mask = _read_mask(path, image.size, max_pixels)
     except InputError:
         raise
-    except (OSError, ValueError, SyntaxError, EOFError, OverflowError, TypeError, struct.error) as error:
+    except DAMAGED as error:
         raise InputError(f"the file is damaged ({error}): export it again as JPEG or PNG") from None
     pixels = image.tobytes() + (mask.tobytes() if mask is not None else b"")
     return Photo(path, image, hashlib.sha256(pixels + str(image.size).encode()).hexdigest(), note, mask)
@@ -106,8 +108,13 @@ def _read_mask(photo: Path, size: tuple[int, int], max_pixels: int) -> Image.Ima
     path = mask_file(photo)
     if path is None:
         return None
-    with open_picture(path, max_pixels) as opened:
-        mask = opened.convert("L")
+    try:
+        with open_picture(path, max_pixels) as opened:
+            mask = opened.convert("L")
+    except InputError as error:
+        raise InputError(f"its mask {path.name}: {error}") from None
+    except DAMAGED as error:
+        raise InputError(f"its mask {path.name} is damaged ({error}): draw it again as PNG") from None
     if mask.size != size:
         raise InputError(f"{path.name} is {mask.width}x{mask.height} and the photo, upright, {size[0]}x{size[1]}: make them one size")
     return mask

@@ -56,6 +56,12 @@ def test_a_mask_is_used_instead(tmp_path):
     assert not reds(cut).any() and cut.size == (64, 64)
     assert prepared(photo, 64, 64, None, "keep").tobytes() != cut.tobytes()
     mask.resize((100, 100)).save(tmp_path / "a.mask.png")
+    whole = (tmp_path / "a.mask.png").read_bytes()
+    for cut in (whole[: len(whole) // 2], whole[:20], b"", b"no picture"):
+        (tmp_path / "a.mask.png").write_bytes(cut)
+        with pytest.raises(InputError, match=r"a\.\w+: its mask a\.mask\.png"):
+            read_photos(tmp_path, 32, 10**6)
+    (tmp_path / "a.mask.png").write_bytes(whole)
     with pytest.raises(InputError, match="a.mask.png is 100x100 and the photo, upright, 320x240"):
         read_photos(tmp_path, 32, 10**6)
 
