@@ -86,7 +86,10 @@ _RECIPE = ("picture", "templates", "prior", "methods", "finetune", "compute", "s
 
 _STAGES = (
     Stage("preprocess", "subject", ("picture",), {"photos": _PHOTOS}, {"images": _IMAGES}, subject=("crops", "background")),
-    Stage("tokenize", "subject", ("picture", "templates"), {"images": _IMAGES}, {"tokens": _TOKENS}, subject=("background", "captions"), noun=True),
+    Stage(
+        "tokenize", "subject", ("picture", "templates"),
+        {"images": _IMAGES}, {"tokens": _TOKENS}, subject=("background", "captions"), noun=True,
+    ),
     Stage(
         "prior", "class", ("picture", "templates", "prior", "compute", "seed"),
         {}, {"prior": _PRIOR.format("{key}")}, noun=True,

@@ -12,7 +12,16 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from arbooth.errors import NAME, NAME_RULE, InputError
 from arbooth.method.layers import LAYERS
@@ -32,14 +41,15 @@ def _one_of(names: Collection[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _number_or_auto(steps: int | str) -> int | str:
-    if steps != "auto" and not (isinstance(steps, int) and 1 <= steps <= 10_000_000):
-        raise ValueError(f"{steps!r} is neither a number of steps, 1 to 10 million, nor auto")
-    return steps
+def _number_or_auto(steps: object) -> object:
+    if steps != "auto" and not (str(steps).isascii() and str(steps).isdigit() and 1 <= int(str(steps)) <= LARGEST):
+        raise ValueError(f"{steps!r} is neither a number of steps, 1 to {LARGEST}, nor auto")
+    return steps if steps == "auto" else int(str(steps))
 
 
+LARGEST = 10_000_000
 Chance = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Count = Annotated[int, Field(ge=1, le=LARGEST)]
 PerScale = float | Annotated[tuple[float, ...], Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -124,7 +134,7 @@ class Finetune(Section):
     """Section 4 of the paper; see docs/method.md for each name."""
 
     method: str
-    steps: Annotated[int | str, AfterValidator(_number_or_auto)]
+    steps: Annotated[int | Literal["auto"], BeforeValidator(_number_or_auto)]
     batch: Count
     accumulate: Count
     learning_rate: float = Field(gt=0, le=1000)

@@ -65,11 +65,12 @@ def _shares(judge: Judge, asked: list[dict[str, str]], pictures: list[np.ndarray
         said = _answers(judge, pixels)
         for question, answer in wanted.items():
             hit = said[question] == answer
+            if question == "class" and "beside" in wanted:
+                right["first of two"].append(hit)
+                continue
+            right[question].append(hit)
             if question == "class":
-                right["first of two" if "beside" in wanted else question].append(hit)
                 right[f"class: {answer}"].append(hit)
-            else:
-                right[question].append(hit)
     return {question: round(float(np.mean(right[question])), 4) for question in sorted(right, key=_order)}
 
 

@@ -74,7 +74,7 @@ STUDIO = Variety(0, 0, 0, 0, 0, 0, backdrops=4)
 # What tokenizer, encoders and judge see: more than they will be shown.
 VARIED = Variety(0.08, 0.03, 0.025, 3, 0.11, 0.04)
 # What has a look of its own stands as it likes, too.
-OWNED = Variety(0.14, 0.05, 0.04, 9, 0.10, 0.06, backdrops=4)
+OWNED = Variety(0.14, 0.05, 0.04, 9, 0.10, 0.06)
 # Photos of a subject are taken by hand.
 FREE = Variety(0.08, 0.04, 0.03, 3, 0.06, 0.03)
 
@@ -152,7 +152,7 @@ class World:
     def view(self, rng: np.random.Generator) -> View:
         """A random view: half recoloured, more than half with an accessory, some of another size or place, some in twos."""
         drawing, scene = self._any(rng), self.scenes[rng.integers(len(self.scenes))]
-        own = rng.random() < self.own
+        own = self.own > 0 and rng.random() < self.own
         colour = list(COLOURS)[rng.integers(len(COLOURS))] if rng.random() < (0.25 if own else 0.5) else None
         worn = list(self.accessories)[rng.integers(len(self.accessories))] if rng.random() < 0.55 else None
         size = list(SIZES)[rng.integers(len(SIZES))] if rng.random() < 0.2 else None
@@ -205,10 +205,10 @@ class World:
         if view.colour:
             thing = recolour(thing, COLOURS[view.colour])
         if view.accessory:
-            own = self.accessories[view.accessory]
+            worn = self.accessories[view.accessory]
             # Of the drawing's own style where there is one: which it is, no caption says.
-            own = [one for one in own if _style(one) == view.style] or own
-            thing = _wear(thing, own[rng.integers(len(own))].rgba, view.accessory)
+            worn = [one for one in worn if _style(one) == view.style] or worn
+            thing = _wear(thing, worn[rng.integers(len(worn))].rgba, view.accessory)
         return thing
 
 

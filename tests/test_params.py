@@ -33,7 +33,7 @@ def test_all_problems_are_told_at_once_each_with_its_path(file):
         assert words in str(error.value)
 
 
-@pytest.mark.parametrize("steps, right", [("auto", True), ("1", True), ("0", False), ("Auto", False), ("many", False), ("-5", False)])
+@pytest.mark.parametrize("steps, right", [("auto", True), ("1", True), ("0", False), ("Auto", False), ("many", False), ("-5", False), ("2.5", False), ("null", False), ("[3]", False), ("true", False)])
 def test_steps_are_a_number_or_auto(file, steps, right):
     change(file, "steps: 125", f"steps: {steps}")
     if right:

@@ -77,6 +77,7 @@ def layer_changes(project: Project, key: str) -> list[dict]:
         replace(given.recipe, layers=WHOLE_LAYERS, rank=0),
         progress=partial(track, label=f"tuning every layer on {key}"),
         attention=project.settings.attention,
+        validation=given.tokens.validation,
     )
     return changes(before, result.parameters, net.config.depth)
 

@@ -23,6 +23,7 @@ from arbooth.method import losses
 from arbooth.method.fit import FitSettings, Fitting
 from arbooth.method.prior import draw_prior
 from arbooth.method.seeds import generator
+from arbooth.method.stopping import EVERY
 from arbooth.model.sampling import Sampling, sample
 from arbooth.model.transformer import Text
 from arbooth.painting.painter import Painter
@@ -151,7 +152,8 @@ def report(project: Project, steps: int, batch: int, out: Path | None = None) ->
             bench.published_step(published, number)
     numbers["cached"], numbers["published"] = _per_step(cached, steps), _per_step(published, steps)
     numbers["speedup"] = numbers["published"]["step"] / numbers["cached"]["step"]
-    numbers["finetune_steps"], numbers["finetune_seconds"] = recipe.most, _finetune_seconds(bench, recipe)
+    numbers["finetune_steps"] = EVERY if recipe.steps == "auto" else recipe.steps  # how many those are is not known before
+    numbers["finetune_seconds"] = _finetune_seconds(bench, recipe, numbers["finetune_steps"])
     if out is not None:
         write_json(out, numbers)
     return _lines(numbers)
@@ -178,11 +180,11 @@ def _image_seconds(base: Base, params: Params, device: torch.device) -> tuple[fl
     return statistics.median(found[0][1:]), statistics.median(found[1][1:])
 
 
-def _finetune_seconds(bench: Bench, recipe: FitSettings) -> float:
+def _finetune_seconds(bench: Bench, recipe: FitSettings, steps: int) -> float:
     """A whole run with the defaults of params.yaml, from caches."""
     run = Fitting(bench.teacher, bench.quantizer, bench.fitting.features, bench.fitting.prompts, bench.fitting.prior, recipe)
     started = time.perf_counter()
-    for _ in track(range(recipe.most), "finetune"):
+    for _ in track(range(steps), "finetune"):
         run.step()
     return time.perf_counter() - started
 

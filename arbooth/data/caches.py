@@ -16,11 +16,11 @@ from arbooth.model.text import Prompt
 
 @dataclass
 class SubjectTokens:
-    """What fine-tuning reads of a subject: raw features [P,D,H,W] of its photos and of a crop of each that is not trained on,
+    """What fine-tuning reads of a subject: raw features [P,D,H,W] of its photos and of a view of each that is not trained on,
     its training prompts, and which of them each photo has."""
 
     features: Tensor
-    held: Tensor
+    validation: Tensor
     prompts: list[Prompt]
     captions: list[int]
 
@@ -30,7 +30,7 @@ class SubjectTokens:
 
 
 def write_subject(path: Path, tokens: SubjectTokens, header: dict[str, str]) -> None:
-    tensors = {"features": tokens.features, "held": tokens.held}
+    tensors = {"features": tokens.features, "validation": tokens.validation}
     tensors |= {"captions": torch.tensor(tokens.captions, dtype=torch.int64)}
     for index, prompt in enumerate(tokens.prompts):
         tensors[f"prompt_{index}"] = prompt.features
@@ -44,7 +44,7 @@ def read_subject(path: Path, expected: dict[str, str], quantizer: Quantizer) -> 
     count = sum(name.startswith("prompt_") for name in tensors)
     wanted: dict[str, Wanted] = {
         "features": (torch.float32, (None, quantizer.bits, *quantizer.maps[-1])),
-        "held": (torch.float32, (len(tensors.get("features", ())), quantizer.bits, *quantizer.maps[-1])),
+        "validation": (torch.float32, (None, quantizer.bits, *quantizer.maps[-1])),
         "captions": (torch.int64, (None,)),
     }
     for index in range(count):
@@ -56,6 +56,8 @@ def read_subject(path: Path, expected: dict[str, str], quantizer: Quantizer) -> 
         prompts.append(Prompt(tensors[f"prompt_{index}"], tuple(tensors[f"identifier_rows_{index}"].tolist())))
         if not all(0 <= row < len(prompts[-1].features) for row in prompts[-1].identifier_rows):
             raise InputError(f"{path} places the identifier outside its prompt: delete it and run `dvc repro`")
+    if len(tensors["validation"]) != len(tensors["features"]):
+        raise InputError(f"{path} does not have a view of each photo to stop by: delete it and run `dvc repro`")
     if len(captions) != len(tensors["features"]) or not all(0 <= index < count for index in captions):
         raise InputError(f"{path} does not have a prompt for each photo: delete it and run `dvc repro`")
-    return SubjectTokens(tensors["features"], tensors["held"], prompts, captions)
+    return SubjectTokens(tensors["features"], tensors["validation"], prompts, captions)

@@ -21,7 +21,7 @@ from arbooth.method import losses
 from arbooth.method.optimizers import optimizer_of
 from arbooth.method.prior import ClassPrior
 from arbooth.method.seeds import generator
-from arbooth.method.stopping import EVERY, MOST, Stopping
+from arbooth.method.stopping import MOST, Stopping
 from arbooth.method.tuning import KINDS, check_finite
 from arbooth.model.moving import moved
 from arbooth.model.quantizer import Quantizer, SelfCorrection, Tokens
@@ -115,11 +115,13 @@ class Watch(Protocol):
 
 @dataclass
 class FitResult:
-    """What was trained: tensors of an adapter by name, the identifier [N,F], and one row of losses per step."""
+    """What was trained: tensors of an adapter by name, the identifier [N,F], one row of losses per step, and why it ended
+    where that was not settled before."""
 
     parameters: dict[str, Tensor]
     identifier: Tensor
     history: list[dict[str, float]]
+    stopped: str | None = None
 
 
 class Fitting:
@@ -134,7 +136,6 @@ class Fitting:
         prior: ClassPrior | None,
         settings: FitSettings,
         attention: str = "scales",
-        held: Tensor | None = None,
     ) -> None:
         if len(prompts) != len(features):
             raise ValueError(f"there are {len(prompts)} prompts for {len(features)} photos")
@@ -145,10 +146,6 @@ class Fitting:
         self.features = features.to(device)
         self.prompts = [Prompt(prompt.features.to(device), prompt.identifier_rows) for prompt in prompts]
         self.prior = prior if settings.prior != "none" else None
-        if settings.steps == "auto" and held is None:
-            raise ValueError("steps are auto, but no crops are held back to stop by")
-        self.held = features[:0] if held is None else held
-        self.stopping = Stopping()
         self.parameters = KINDS[settings.kind].attach(net, settings.layers, settings.rank, settings.seed)
         shape = (settings.identifier_tokens, net.config.text_width)
         self.identifier = torch.zeros(shape, device=device, requires_grad=True)
@@ -221,7 +218,7 @@ class Fitting:
     def _part(self, batch: Batch, photos: slice, classes: slice) -> tuple[Tensor, Tensor]:
         """Loss and row of some of a step's samples, [2+K+1]."""
         settings, schedule, device = self.settings, batch.schedule, self.net.device
-        texts, length = [self._text(photo) for photo in batch.texts[photos]], schedule.length
+        texts, length = [self.text(photo) for photo in batch.texts[photos]], schedule.length
         inputs_BLP, bits_BLP = batch.tokens.inputs[photos, : length - 1], batch.tokens.bits[photos, :length]
         own, chosen = len(texts), batch.classes[classes]
         if self.prior is not None and len(chosen):
@@ -245,7 +242,7 @@ class Fitting:
         row[0], row[1], row[-1] = total.detach(), subject.detach(), prior.detach()
         return total, row
 
-    def _text(self, photo: int | None) -> Tensor:
+    def text(self, photo: int | None) -> Tensor:
         """A photo's prompt with the identifier in it, or the stand-in for no text, as long as the first one's."""
         text = self.prompts[photo or 0].with_subject(self.identifier)
         return self.net.no_text[: len(text)].to(text.dtype) if photo is None else text
@@ -263,26 +260,6 @@ class Fitting:
         zeros = moved(prior.zeros[chosen, :length], device).float()
         return losses.joint_distillation(logits, torch.stack([zeros, zeros + margins], dim=-1))
 
-    def is_over(self) -> bool:
-        """Whether a run without a number of steps ends here (see `Stopping`)."""
-        if self.settings.steps != "auto" or self.step_number % EVERY:
-            return False
-        prior = None if self.prior is None else torch.stack(self.rows[-EVERY:])[:, -1].mean().item()
-        return self.stopping.look(self.step_number, self.held_loss(), prior)
-
-    @torch.no_grad()
-    def held_loss(self) -> float:
-        """Mean over the coarser half of the scales of the loss on the crops that are held back, without flips.
-
-        Finer scales are learned by heart: their loss on a crop rises while the subject is still growing alike.
-        """
-        schedule = self.quantizer.schedule.first((len(self.quantizer.schedule) + 1) // 2)
-        tokens = self.quantizer.encode(self.held.to(self.net.device))
-        texts = Text.stack([self._text(photo) for photo in range(len(self.held))])
-        logits = self.net(texts, tokens.inputs[:, : schedule.length - 1], schedule, backend=self.attention)
-        loss_BL = losses.cross_entropy(logits, tokens.bits[:, : schedule.length])
-        return losses.scale_means(loss_BL, schedule).mean().item()
-
     @property
     def columns(self) -> list[str]:
         """Names of a row's values; scales that a step left out are not a number there."""
@@ -296,7 +273,6 @@ class Fitting:
             {
                 "step": k + 1,
                 **{n: v for n, v in zip(self.columns, row) if n in ("loss", "subject") or not math.isnan(v)},
-                **({"held": self.stopping.held[k + 1]} if k + 1 in self.stopping.held else {}),
             }
             for k, row in enumerate(values)
         ]
@@ -318,7 +294,6 @@ class Fitting:
             "identifier": self.identifier.detach(),
             "optimizer": self.optimizer.state_dict(),
             "rows": torch.stack(self.rows).cpu(),
-            "stopping": vars(self.stopping),
         }
 
     def restore(self, state: dict) -> None:
@@ -328,7 +303,6 @@ class Fitting:
             self.identifier.copy_(state["identifier"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.rows = list(state["rows"].to(self.net.device))
-        self.stopping = Stopping(**state["stopping"])
         self.step_number = len(self.rows)
 
 
@@ -344,7 +318,7 @@ def fit(
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     attention: str = "scales",
     watch: Watch | None = None,
-    held: Tensor | None = None,
+    validation: Tensor | None = None,
 ) -> FitResult:
     """Fine-tune `net` in place on one subject.
 
@@ -359,30 +333,38 @@ def fit(
         progress: wraps the range of steps that are left.
         attention: kernel of the block-causal attention.
         watch: is called after every step; what it keeps is kept with an unfinished run.
-        held: raw features of a crop of every photo [B,D,H,W], which steps of "auto" are stopped by.
+        validation: raw features of a view of every photo that is not trained on [B,D,H,W]; steps of "auto" end by them.
 
     Raises:
         ValueError: settings and data do not fit each other.
         InputError: the loss is not finite any more.
         Interrupted: `resume.stopping()` said so; the state is saved.
     """
-    run = Fitting(net, quantizer, features, prompts, prior, settings, attention, held)
+    run = Fitting(net, quantizer, features, prompts, prior, settings, attention)
+    stopping = None
+    if settings.steps == "auto":
+        if validation is None or len(validation) != len(features):
+            raise ValueError("steps of auto end by a view of every photo: give as many as there are photos")
+        stopping = Stopping(validation)
     state = resume.load() if resume is not None else None
     if state is not None:
         run.restore(state)
+        if stopping is not None:
+            stopping.restore(state["stopping"])
         if watch is not None:
             watch.restore(state["watch"])
     for _ in progress(range(run.step_number, settings.most)):
         run.step()
         if watch is not None:
             watch(run.step_number, run.identifier.detach())
-        if run.is_over():
+        if stopping is not None and stopping.look(run):
             break
         due = resume is not None and (resume.stopping() or resume.due())
         if due or run.step_number % CHECKED == 0:
             run.check()
         if resume is not None and due:
-            resume.save({**run.state(), "watch": watch.state() if watch is not None else {}})
+            beside = {"watch": watch, "stopping": stopping}
+            resume.save({**run.state(), **{name: own.state() if own is not None else {} for name, own in beside.items()}})
             if resume.stopping():
                 raise Interrupted(f"stopped after step {run.step_number} of {settings.most}")
     run.check()
@@ -392,4 +374,9 @@ def fit(
     except ValueError as error:
         rates = "finetune.learning_rate or finetune.identifier_learning_rate"
         raise InputError(f"the last step left {error}: lower {rates}") from None
-    return FitResult(parameters, run.identifier.detach(), run.history)
+    result = FitResult(parameters, run.identifier.detach(), run.history)
+    if stopping is not None:
+        result.stopped = stopping.reason or f"{MOST} steps are the most"
+        for step, loss in stopping.validation.items():
+            result.history[step - 1]["validation"] = loss
+    return result

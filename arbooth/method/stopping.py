@@ -2,41 +2,82 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-# Steps between two looks, and how many looks without a gain are waited for.
-EVERY, PATIENCE = 25, 2
-# What counts as a gain of the crops' loss, relative; where the prior's loss has begun to drift, relative to its least and
-# in nats a bit; the longest run.
-GAIN, DRIFT, SOUND, MOST = 0.01, 2.0, 0.02, 1000
+import torch
+from torch import Tensor
+
+from arbooth.method import losses
+from arbooth.model.transformer import Text
+
+if TYPE_CHECKING:
+    from arbooth.method.fit import Fitting
+
+# Steps from one look to the next: forward passes over few tokens, so that they cost next to nothing.
+EVERY = 25
+# Looks without a gain that are waited for: one of two is noise.
+PATIENCE = 2
+# The least relative fall of the validation loss that counts as one.
+GAIN = 0.01
+# The prior's loss has begun to drift at so many times its least, if that is more than so many nats a bit: below, the class
+# is what it was.
+DRIFT, SOUND = 2.0, 0.02
+# Steps of a run that would go on.
+MOST = 1000
 
 
-@dataclass
 class Stopping:
-    """Fitting ends where likeness to crops that are not trained on no longer grows, or the class begins to drift.
+    """Ends a run where the subject's likeness has reached a plateau, or its class begins to drift.
+
+    Likeness is the loss of the coarser half of the scales on views of the photos that are not trained on. Finer scales are
+    learned by heart: their loss there rises while the subject is still growing alike.
+
+    Args:
+        features: of those views, raw [P,D,H,W], one of every photo.
 
     Attributes:
-        held: step -> the subject's loss on coarse scales of a crop of every photo, held back.
-        prior: step -> the prior's loss, mean over the steps since the last look; nothing where there is no prior.
+        validation: step -> loss on them.
+        prior: step -> the prior's loss, mean over the steps since the last look; nothing where it is not distilled.
     """
 
-    held: dict[int, float] = field(default_factory=dict)
-    prior: dict[int, float] = field(default_factory=dict)
+    def __init__(self, features: Tensor) -> None:
+        self.features = features
+        self.validation: dict[int, float] = {}
+        self.prior: dict[int, float] = {}
 
-    def look(self, step: int, held: float, prior: float | None) -> bool:
-        """Note both losses. Is it time to stop?"""
-        self.held[step] = held
-        if prior is not None:
-            self.prior[step] = prior
-        return self.is_alike or self.drifts
+    def look(self, run: Fitting) -> str | None:
+        """Measure, if it is time to; returns why the run is to end here, or None."""
+        if run.step_number % EVERY:
+            return None
+        self.validation[run.step_number] = self.loss(run)
+        if run.prior is not None and run.settings.prior == "distill":
+            bits = run.quantizer.token_bits if run.settings.distillation == "joint" else 1  # a sum over them, or a mean
+            self.prior[run.step_number] = torch.stack(run.rows[-EVERY:])[:, -1].mean().item() / bits
+        return self.reason
+
+    @torch.no_grad()
+    def loss(self, run: Fitting) -> float:
+        """Mean over the coarser scales, without flips."""
+        schedule = run.quantizer.schedule.first((len(run.quantizer.schedule) + 1) // 2)
+        tokens = run.quantizer.encode(self.features.to(run.net.device))
+        texts = Text.stack([run.text(photo) for photo in range(len(self.features))])
+        logits = run.net(texts, tokens.inputs[:, : schedule.length - 1], schedule, backend=run.attention)
+        loss_BL = losses.cross_entropy(logits, tokens.bits[:, : schedule.length])
+        return losses.scale_means(loss_BL, schedule).mean().item()
 
     @property
-    def is_alike(self) -> bool:
-        losses = list(self.held.values())
-        before, last = losses[:-PATIENCE], losses[-PATIENCE:]
-        return bool(before) and min(last) > (1 - GAIN) * min(before)
+    def reason(self) -> str | None:
+        validation, prior = list(self.validation.values()), list(self.prior.values())
+        before, last = validation[:-PATIENCE], validation[-PATIENCE:]
+        if before and min(last) > (1 - GAIN) * min(before):
+            return "the subject grows no more alike"
+        if prior and prior[-1] > max(SOUND, DRIFT * min(prior)):
+            return "its class begins to drift"
+        return None
 
-    @property
-    def drifts(self) -> bool:
-        losses = list(self.prior.values())
-        return bool(losses) and losses[-1] > max(SOUND, DRIFT * min(losses))
+    def state(self) -> dict:
+        """What a resumed run needs."""
+        return {"validation": self.validation, "prior": self.prior}
+
+    def restore(self, state: dict) -> None:
+        self.validation, self.prior = dict(state["validation"]), dict(state["prior"])

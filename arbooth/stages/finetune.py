@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,8 @@ from arbooth.stages.samples import Samples
 if TYPE_CHECKING:
     from arbooth.params import Params
     from arbooth.stages.job import Job
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,10 @@ def run(job: Job) -> None:
             progress=partial(track, label=f"finetune {key}"),
             attention=machine.attention,
             watch=samples,
-            held=given.tokens.held,
+            validation=given.tokens.validation,
         )
+    if result.stopped:
+        logger.info("finetune %s: ended after %d steps: %s", key, len(result.history), result.stopped)
     parameters = KINDS[recipe.kind].saved(result.parameters, params.compute)
     # Serving paints the picture's shape, and computes in the type, that the subject was trained with.
     made = {"method": params.finetune.method, "compute": params.compute, "picture": params.picture.model_dump()}

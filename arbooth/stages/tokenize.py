@@ -1,4 +1,4 @@
-"""Pictures -> the tokenizer's raw features, and the features of the training prompts.
+"""Pictures -> the tokenizer's raw features, those of a second view of each, and the features of the training prompts.
 
 Self-correction flips bits anew at each step, so features are kept, not bits.
 """
@@ -20,12 +20,13 @@ from arbooth.data.networks import load_autoencoder, load_text_encoder, quantizer
 from arbooth.data.pictures import read_pictures
 from arbooth.data.tensors import origin
 from arbooth.method.prompts import training_prompts
+from arbooth.model.autoencoder import Autoencoder
 
 if TYPE_CHECKING:
     from arbooth.stages.job import Job
 
 logger = logging.getLogger(__name__)
-EDGE = 0.08  # of a picture, what a crop that is held back lacks on every side
+EDGE = 0.08  # of a picture, what its middle lacks on every side
 
 
 def run(job: Job) -> None:
@@ -39,12 +40,8 @@ def run(job: Job) -> None:
     )
     pictures = read_pictures(sorted(job.reads["images"].glob("*.png"))) * 2 - 1
     autoencoder = load_autoencoder(base, job.device, only="encoder")
-    with torch.inference_mode():
-        # One at a time: a photo's features do not depend on the photos beside it.
-        features, held = (
-            torch.cat([autoencoder.encode(picture[None].to(job.device)).cpu() for picture in own])
-            for own in (pictures, held_back(pictures))
-        )
+    features = _features(autoencoder, pictures, job.device)
+    validation = _features(autoencoder, middles(pictures), job.device)
     encoder = load_text_encoder(base, job.device)
     unknown = list(dict.fromkeys(word for prompt in prompts for word in encoder.unknown_words(prompt)))
     if unknown:
@@ -53,12 +50,18 @@ def run(job: Job) -> None:
     for one in encoded:
         one.features = one.features.cpu()
     header = {"prompts": prompts, "captions": captions, "subject": job.key, "photos": manifest["digest"]}
-    tokens = SubjectTokens(features, held, encoded, captions)
+    tokens = SubjectTokens(features, validation, encoded, captions)
     write_subject(job.writes["tokens"], tokens, origin(base.hash, quantizer_of(base), **header))
 
 
-def held_back(pictures: Tensor) -> Tensor:
-    """The middle of every picture [P,3,H,W], at the size of the whole: fine-tuning is stopped by it, not trained on it."""
+@torch.inference_mode()
+def _features(autoencoder: Autoencoder, pictures: Tensor, device: torch.device) -> Tensor:
+    """One at a time: a photo's features do not depend on the photos beside it."""
+    return torch.cat([autoencoder.encode(picture[None].to(device)).cpu() for picture in pictures])
+
+
+def middles(pictures: Tensor) -> Tensor:
+    """The middle of every picture [P,3,H,W] at the size of the whole: a view that fine-tuning is stopped by, not trained on."""
     height, width = pictures.shape[-2:]
     top, left = round(height * EDGE), round(width * EDGE)
     middle = pictures[..., top : height - top, left : width - left]

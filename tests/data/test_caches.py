@@ -35,7 +35,7 @@ def test_subject_tokens_survive_the_disk(tmp_path):
     assert torch.equal(again.features, tokens.features)
     assert [prompt.identifier_rows for prompt in again.prompt_of_each()] == [(3,), (0, 4), (3,)]
     assert torch.equal(again.prompts[1].features, prompts[1].features)
-    caches.write_subject(tmp_path / "t.safetensors", caches.SubjectTokens(tokens.features, tokens.held, prompts, [0, 2, 0]), {})
+    caches.write_subject(tmp_path / "t.safetensors", caches.SubjectTokens(tokens.features, tokens.validation, prompts, [0, 2, 0]), {})
     with pytest.raises(InputError, match="does not have a prompt for each photo"):
         caches.read_subject(tmp_path / "t.safetensors", {}, SMALL)
 

@@ -37,7 +37,7 @@ def tuned(resume=None, compiled=False, **changes):
         prior if settings.prior != "none" else None,
         settings,
         resume=resume,
-        held=tiny.features.roll(1, -1),
+        validation=tiny.features.roll(1, -1),
     )
     return result, tiny
 
@@ -114,20 +114,21 @@ def test_an_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path,
 @pytest.fixture
 def short_looks(monkeypatch):
     """A run of "auto" looks after every other step, and goes no further than 40."""
-    from arbooth.method import fit as module
+    from arbooth.method import fit as fitting_module
+    from arbooth.method import stopping
 
-    monkeypatch.setattr(module, "EVERY", 2)
-    monkeypatch.setattr(module, "MOST", 40)
+    monkeypatch.setattr(stopping, "EVERY", 2)
+    monkeypatch.setattr(fitting_module, "MOST", 40)
 
 
 def test_auto_steps_end_where_the_crops_are_learned_no_better(short_looks, tmp_path):
     result, _ = tuned(steps="auto", learning_rate=3e-2)
-    looks = {row["step"]: row["held"] for row in result.history if "held" in row}
+    looks = {row["step"]: row["validation"] for row in result.history if "validation" in row}
     assert 4 < len(result.history) < 40 and list(looks) == list(range(2, len(result.history) + 1, 2))
     assert min(list(looks.values())[-2:]) > 0.99 * min(list(looks.values())[:-2])
     fixed, _ = tuned(steps=len(result.history), learning_rate=3e-2)
     assert same(result, fixed), "looking changes nothing of what is learned"
-    assert not any("held" in row for row in fixed.history)
+    assert not any("validation" in row for row in fixed.history)
 
 
 def test_auto_steps_resume_to_the_same_bits(short_looks, tmp_path):
@@ -138,11 +139,17 @@ def test_auto_steps_resume_to_the_same_bits(short_looks, tmp_path):
     assert same(whole, resumed) and whole.history == resumed.history
 
 
-def test_auto_steps_without_a_prior_and_without_crops(short_looks):
-    result, _ = tuned(steps="auto", prior="none", learning_rate=3e-2)
-    assert len(result.history) <= 40
-    with pytest.raises(ValueError, match="no crops are held back"):
-        fitting(steps="auto")
+@pytest.mark.parametrize("changes", [{"prior": "none"}, {"prior": "data"}, {"distillation": "joint"}, {"drop_text": 1.0}])
+def test_auto_steps_go_with_every_recipe(short_looks, changes):
+    result, _ = tuned(steps="auto", learning_rate=3e-2, **changes)
+    assert 4 < len(result.history) <= 40 and result.stopped
+
+
+def test_auto_steps_want_a_view_of_every_photo(tiny):
+    settings = replace(SETTINGS, steps="auto", prior="none")
+    for views in (None, tiny.features[:2]):
+        with pytest.raises(ValueError, match="a view of every photo"):
+            fit(tiny.net, tiny.quantizer, tiny.features, [Prompt(tiny.text, (3,))] * 3, None, settings, validation=views)
 
 
 def test_a_resume_file_of_another_run_is_ignored(tmp_path):

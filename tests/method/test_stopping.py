@@ -5,21 +5,26 @@ import pytest
 from arbooth.method.stopping import DRIFT, PATIENCE, SOUND, Stopping
 
 
-def ends(held, prior=()):
-    """The look, from 1, at which a run ends; None if it does not."""
-    stopping = Stopping()
-    prior = list(prior) or [None] * len(held)
-    return next((k for k, pair in enumerate(zip(held, prior), 1) if stopping.look(25 * k, *pair)), None)
+def ends(validation, prior=()):
+    """The look, from 1, at which a run ends and why; None if it does not."""
+    stopping = Stopping(None)
+    for k, loss in enumerate(validation, 1):
+        stopping.validation[k] = loss
+        if prior:
+            stopping.prior[k] = prior[k - 1]
+        if stopping.reason:
+            return k, stopping.reason.split()[-1]
+    return None
 
 
-def test_it_goes_on_while_the_crops_are_learned():
+def test_it_goes_on_while_the_views_are_learned():
     assert ends([0.9**k for k in range(40)]) is None
     assert ends([1.0, 0.9]) is None
 
 
 @pytest.mark.parametrize("last", [0.5, 0.499, 0.7])
 def test_it_ends_where_they_are_not_learned_any_more(last):
-    assert ends([1.0, 0.7, 0.5, *[last] * 9]) == 3 + PATIENCE
+    assert ends([1.0, 0.7, 0.5, *[last] * 9]) == (3 + PATIENCE, "alike")
 
 
 def test_one_good_look_among_bad_ones_is_waited_for():
@@ -30,5 +35,5 @@ def test_it_ends_where_the_class_begins_to_drift():
     falling = [0.9**k for k in range(8)]
     sound = [0.06, 0.04, 0.03, 0.03, 0.035, 0.03, 0.04, 0.03]
     assert ends(falling, sound) is None
-    assert ends(falling, [*sound[:5], DRIFT * 0.03 + 0.001, 0.2, 0.2]) == 6
+    assert ends(falling, [*sound[:5], DRIFT * 0.03 + 0.001, 0.2, 0.2]) == (6, "drift")
     assert ends(falling, [0.001, *[SOUND] * 7]) is None  # far from drifting, however it compares

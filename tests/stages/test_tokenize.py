@@ -3,22 +3,22 @@
 import pytest
 import torch
 
-from arbooth.stages.tokenize import EDGE, held_back
+from arbooth.stages.tokenize import EDGE, middles
 
 
 @pytest.mark.parametrize("size", [(128, 128), (64, 96), (16, 16)])
-def test_what_is_held_back_is_the_middle_at_the_size_of_the_whole(size):
+def test_what_is_middles_is_the_middle_at_the_size_of_the_whole(size):
     height, width = size
     across = torch.linspace(-1, 1, width).expand(2, 3, height, width)
-    held = held_back(across)
-    assert held.shape == across.shape and held.abs().max() <= 1
-    seen = held[0, 0, height // 2]
+    middle = middles(across)
+    assert middle.shape == across.shape and middle.abs().max() <= 1
+    seen = middle[0, 0, height // 2]
     assert torch.all(seen.diff() > 0) and abs(seen.mean()) < 1e-3
     assert seen[-1] == pytest.approx(1 - 2 * EDGE, abs=2 / width + 0.02)
-    assert torch.equal(held[:1], held_back(across[:1])), "no picture depends on another"
+    assert torch.equal(middle[:1], middles(across[:1])), "no picture depends on another"
 
 
 def test_a_frame_is_not_in_it():
     framed = torch.full((1, 3, 64, 64), -1.0)
     framed[..., 8:-8, 8:-8] = 1.0
-    assert (held_back(framed) < 0).float().mean() < (framed < 0).float().mean()
+    assert (middles(framed) < 0).float().mean() < (framed < 0).float().mean()
