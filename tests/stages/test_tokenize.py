@@ -7,7 +7,7 @@ from arbooth.stages.tokenize import EDGE, middles
 
 
 @pytest.mark.parametrize("size", [(128, 128), (64, 96), (16, 16)])
-def test_what_is_middles_is_the_middle_at_the_size_of_the_whole(size):
+def test_the_view_to_stop_by_is_the_middle_at_the_size_of_the_whole(size):
     height, width = size
     across = torch.linspace(-1, 1, width).expand(2, 3, height, width)
     middle = middles(across)
