@@ -12,16 +12,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from arbooth.errors import NAME, NAME_RULE, InputError
 from arbooth.method.layers import LAYERS
@@ -39,12 +30,6 @@ def _one_of(names: Collection[str]) -> AfterValidator:
         return word
 
     return AfterValidator(check)
-
-
-def _number_or_auto(steps: object) -> object:
-    if steps != "auto" and not (str(steps).isascii() and str(steps).isdigit() and 1 <= int(str(steps)) <= LARGEST):
-        raise ValueError(f"{steps!r} is neither a number of steps, 1 to {LARGEST}, nor auto")
-    return steps if steps == "auto" else int(str(steps))
 
 
 LARGEST = 10_000_000
@@ -134,7 +119,7 @@ class Finetune(Section):
     """Section 4 of the paper; see docs/method.md for each name."""
 
     method: str
-    steps: Annotated[int | Literal["auto"], BeforeValidator(_number_or_auto)]
+    steps: int | Literal["auto"]
     batch: Count
     accumulate: Count
     learning_rate: float = Field(gt=0, le=1000)
@@ -156,6 +141,13 @@ class Finetune(Section):
     last_scale_chance: float = Field(gt=0, le=1)
     optimizer: Annotated[str, _one_of(OPTIMIZERS)]
     sample_every: int = Field(ge=0, le=10_000_000)
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _number_or_auto(cls, steps: object) -> object:
+        if steps == "auto" or (str(steps).isascii() and str(steps).isdigit() and 1 <= int(str(steps)) <= LARGEST):
+            return steps
+        raise ValueError(f"{steps!r} is neither a number of steps, 1 to {LARGEST}, nor auto")
 
 
 class Generate(Section):

@@ -109,9 +109,9 @@ def test_pictures_of_the_plain_base_repeat_with_their_seed(project):
         arbooth("generate", "base", "a photo of cat in the snow", "-n", "2", "--seed", "7", "--out", out, cwd=project)
     one, two = (sorted((project / out).glob("*.png")) for out in ("one", "two"))
     assert [p.name for p in one] == [
-        "a-photo-of-cat-in-the-snow-b6567265-seed7-0.png",
-        "a-photo-of-cat-in-the-snow-b6567265-seed7-1.png",
-        "a-photo-of-cat-in-the-snow-b6567265-seed7-sheet.png",
+        "a-photo-of-cat-in-the-snow-189a6967-seed7-0.png",
+        "a-photo-of-cat-in-the-snow-189a6967-seed7-1.png",
+        "a-photo-of-cat-in-the-snow-189a6967-seed7-sheet.png",
     ]
     assert [p.read_bytes() for p in one] == [p.read_bytes() for p in two]
     assert one[0].read_bytes() != one[1].read_bytes()
