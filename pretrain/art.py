@@ -93,6 +93,8 @@ ACCESSORIES: dict[str, list[str]] = {
 }
 # Other drawings, without a place in captions: what else the encoders learn to tell apart.
 CATEGORIES = ("Activities", "Animals & Nature", "Food & Drink", "Objects", "Travel & Places")
+# How bright red, green and blue look.
+LUMINANCE = np.array([0.3, 0.59, 0.11], np.float32)
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ class Art:
 def recolour(image: Image.Image, rgb: tuple[int, int, int]) -> Image.Image:
     """Paint a drawing in one hue, keeping its light and shade."""
     pixels = np.asarray(image, dtype=np.float32)
-    light = (pixels[..., :3] @ np.array([0.3, 0.59, 0.11], dtype=np.float32) / 255)[..., None]
+    light = (pixels[..., :3] @ LUMINANCE / 255)[..., None]
     light = 0.15 + 0.75 * light
     hue = np.array(rgb, dtype=np.float32)
     dark, bright = hue * (2 * light), hue + (255 - hue) * (2 * light - 1)

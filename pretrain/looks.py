@@ -11,6 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageFilter
 
+from pretrain.art import LUMINANCE
+
 Field = np.ndarray
 
 
@@ -22,7 +24,7 @@ def dress(rng: np.random.Generator, drawing: Image.Image) -> Image.Image:
     drawing = drawing.resize((max(1, int(width * rng.uniform(0.82, 1.18))), height), Image.BILINEAR)
     pixels = np.asarray(drawing, np.float32) / 255
     colours, alpha = pixels[..., :3], pixels[..., 3:]
-    light = colours @ np.array([0.3, 0.59, 0.11], np.float32)
+    light = colours @ LUMINANCE
     colours = _recoloured(rng, colours, light)
     if rng.random() < 0.65:
         colours = _patterned(rng, colours, light)
@@ -51,7 +53,7 @@ def _recoloured(rng: np.random.Generator, colours: Field, light: Field) -> Field
 
 
 def _patterned(rng: np.random.Generator, colours: Field, light: Field) -> Field:
-    """A second colour, with the light of the first, where a pattern or the lightest or darkest parts are."""
+    """A second colour, with the light of the first, where a pattern is, or on the lighter or lower part of it."""
     height, width = light.shape
     where = PATTERNS[rng.integers(len(PATTERNS))](rng, height, width)
     if rng.random() < 0.3:  # on a part of it only

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from pretrain.art import ACCESSORIES, CLASSES, STYLES
 from pretrain.scenes import SCENES
-from pretrain.world import BESIDES, COLOURS, PLACES, SIZES, TEMPLATES, THING
+from pretrain.world import BESIDES, COLOURS, OWN, PLACES, SIZES, TEMPLATES, THING
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 FILLERS = "a an the wearing"
@@ -17,7 +17,7 @@ SPARE = (
     "little large old new cute shiny wooden glass metal toy statue plushy doll standing sitting lying "
     "next to near with without under over behind front inside view of from close up painting drawing style "
     "floating top background one two three street mountain lake river sky rain sun light dark black brown gray "
-    "grey white gold silver hat scarf coat and its it is my your his her this that middle facing holding "
+    "grey white gold silver hat scarf coat and its it is your his her this that middle facing holding "
     "bird truck boat ship bear lion house tree flower ball chicken bag clock doll lamp table bed sofa book cup mug"
 )
 
@@ -25,7 +25,7 @@ SPARE = (
 def word_list() -> list[str]:
     """Every word of every caption, then spare words, sorted so that ids are stable."""
     text = " ".join(
-        [*CLASSES, *ACCESSORIES, *SCENES, *COLOURS, *SIZES, *PLACES, *BESIDES, *STYLES.values(), THING, *TEMPLATES,
+        [*CLASSES, *ACCESSORIES, *SCENES, *COLOURS, *SIZES, *PLACES, *BESIDES, *STYLES.values(), THING, OWN, *TEMPLATES,
          FILLERS, SPARE]
     )
     text = text.replace("{a}", " ").replace("{thing}", " ").replace("{rest}", " ")

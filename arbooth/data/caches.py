@@ -30,8 +30,8 @@ class SubjectTokens:
 
 
 def write_subject(path: Path, tokens: SubjectTokens, header: dict[str, str]) -> None:
-    tensors = {"features": tokens.features, "validation": tokens.validation}
-    tensors |= {"captions": torch.tensor(tokens.captions, dtype=torch.int64)}
+    captions = torch.tensor(tokens.captions, dtype=torch.int64)
+    tensors = {"features": tokens.features, "validation": tokens.validation, "captions": captions}
     for index, prompt in enumerate(tokens.prompts):
         tensors[f"prompt_{index}"] = prompt.features
         tensors[f"identifier_rows_{index}"] = torch.tensor(prompt.identifier_rows, dtype=torch.int64)
