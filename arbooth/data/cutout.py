@@ -10,6 +10,7 @@ from arbooth.errors import InputError
 GROUND = (244, 244, 244)
 MARGIN = 0.12  # of the subject's longer side, around it
 _SIDE, _EDGE, _ROUNDS = 384, 0.04, 5  # pixels that GrabCut sees, the frame that is no subject, its iterations
+_THIN = 3  # pixels of those; what is thinner (a fence's wire, a cord, a line on the wall) only hangs on to the subject
 _LEAST, _MOST = 0.01, 0.95  # of the photo; else nothing was told apart
 
 
@@ -58,7 +59,9 @@ def _found(pixels: np.ndarray) -> np.ndarray:
                     _ROUNDS, cv2.GC_INIT_WITH_RECT)  # fmt: skip
     except cv2.error:  # one colour alone
         return np.zeros((height, width), bool)
-    return _largest(np.where((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD), 255, 0))
+    found = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8) * 255
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_THIN, _THIN))
+    return _largest(cv2.morphologyEx(found, cv2.MORPH_OPEN, disk))
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:

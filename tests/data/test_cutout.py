@@ -43,6 +43,19 @@ def test_a_sky_is_not_taken_for_what_stands_before_it():
     assert reds(pixels).sum() > 2000 and (pixels[..., 2] > pixels[..., 0] + 100).sum() < 100
 
 
+@pytest.mark.parametrize("size", [(320, 240), (165, 106), (1600, 1200)])
+def test_a_thin_line_behind_the_subject_is_no_part_of_it(size):
+    image = scene().resize(size)
+    width, (x, y) = max(1, size[0] // 200), (size[0] // 2, size[1] // 2)
+    pen = ImageDraw.Draw(image)
+    pen.line((x, 0, x, size[1]), fill=(220, 30, 30), width=width)
+    pen.line((0, y, size[0], y), fill=(220, 30, 30), width=width)
+    cut = reds(cut_out(image, 1.0))
+    found, expected = np.argwhere(cut), 1 / (1 + 2 * MARGIN)  # the ellipse alone fills the frame but for its margin
+    high, wide = (found.max(0) - found.min(0) + 1) / cut.shape
+    assert wide == pytest.approx(expected, abs=0.07) and high == pytest.approx(expected * 3 / 4, abs=0.07)
+
+
 def test_a_mask_is_used_instead(tmp_path):
     image = scene()
     image.save(tmp_path / "a.png")
