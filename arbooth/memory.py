@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from arbooth.data.bases import Base, load_base
 from arbooth.errors import InputError
 from arbooth.method.fit import Batch, FitSettings, Fitting
+from arbooth.method.optimizers import Optimizers
 from arbooth.method.prior import ClassPrior
 from arbooth.model.autoencoder import Autoencoder, to_uint8
 from arbooth.model.config import RELEASED, AutoencoderConfig, TransformerConfig
@@ -146,15 +147,15 @@ class Undrawn(Fitting):
 
 def finetune_peak(shape: Shape, recipe: FitSettings, compute: str) -> Peak:
     """Forward, backward and optimizer; of two steps, since the first has no moments yet. Sample pictures come on top."""
-    moments8 = 0
+    moments8, eight = 0, recipe.optimizer == "adamw-8bit"
 
     def run(net: Transformer, parts: dict[str, int]) -> None:
         nonlocal moments8
         fitting = Undrawn(net, shape.quantizer, features_of(shape), [prompt_of(shape)], prior_of(shape, recipe),
-                          replace(recipe, optimizer="adamw"))  # fmt: skip
+                          replace(recipe, optimizer="adamw" if eight else recipe.optimizer))  # fmt: skip
         trained = [fitting.identifier, *fitting.parameters.values()]
-        if recipe.optimizer != "adamw":  # its library's tensors can't be faked: they are added up below
-            fitting.optimizer = torch.optim.SGD(trained, lr=0.0, foreach=False)
+        if eight:  # its library's tensors can't be faked: they are added up below
+            fitting.optimizer = Optimizers(torch.optim.SGD(trained, lr=0.0, foreach=False))
             moments8 = sum(map(moments_in_eight_bits, trained))
         for _ in range(2):
             fitting.step()

@@ -4,69 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from arbooth.method.muon import Muon
 from pretrain import checkpoint
 from pretrain.ledger import Ledger
 
 WARMUP = 100
 # A slow machine keeps its state this often, between two saves that are looked at.
 KEEP_SECONDS = 300
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum whose step is the nearest orthogonal matrix, by a Newton-Schulz iteration (Jordan et al., 2024).
-
-    PyTorch's own takes matrices only; this one takes convolutions as well (kernels flattened to rows), and iterates
-    in bfloat16 only where that is fast.
-    """
-
-    def __init__(self, parameters, lr: float, momentum: float = 0.95, weight_decay: float = 0.01) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self) -> None:
-        for group in self.param_groups:
-            alike: dict[tuple, list[Tensor]] = {}
-            for p in group["params"]:
-                if p.grad is not None:
-                    alike.setdefault(p.flatten(1).shape, []).append(p)
-            for (height, width), own in alike.items():  # together: a GPU waits for the orders more than for the products
-                rows = torch.stack([self._direction(p, group["momentum"]) for p in own])
-                scale = max(1, height / width) ** 0.5
-                for p, step in zip(own, orthogonal(rows)):
-                    p.mul_(1 - group["lr"] * group["weight_decay"])
-                    p.add_(step.view_as(p), alpha=-group["lr"] * scale)
-
-    def _direction(self, p: Tensor, inertia: float) -> Tensor:
-        """Nesterov's momentum of one parameter, as rows."""
-        if "momentum" not in self.state[p]:
-            self.state[p]["momentum"] = torch.zeros_like(p)
-        momentum = self.state[p]["momentum"].lerp_(p.grad, 1 - inertia)
-        return p.grad.lerp(momentum, inertia).flatten(1)
-
-
-def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """Push all singular values of matrices [N,R,C] near one, without computing them."""
-    a, b, c = 3.4445, -4.7750, 2.0315  # a quintic whose iterates settle between 0.7 and 1.2
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    x = x.to(torch.bfloat16 if has_bfloat16(matrices.device) else matrices.dtype)
-    for _ in range(iterations):
-        square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
-    return (x.mT if tall else x).to(matrices.dtype)
-
-
-@cache
-def has_bfloat16(device: torch.device) -> bool:
-    """Are matrices multiplied faster in bfloat16 than in float32 there?"""
-    return device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
 
 
 def optimizers(net: nn.Module, rate: float, is_hidden: Callable[[str, Tensor], bool]) -> list[torch.optim.Optimizer]:

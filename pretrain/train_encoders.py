@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from arbooth.method.muon import has_bfloat16
 from arbooth.metrics.embedded import EmbeddedEncoders
 from arbooth.metrics.judge import Judge
 from arbooth.settings import torch_device
 from pretrain.art import ACCESSORIES, CLASSES
 from pretrain.ledger import Ledger
-from pretrain.optimize import has_bfloat16, optimizers, run
+from pretrain.optimize import optimizers, run
 from pretrain.scenes import SCENES
 from pretrain.words import word_list
 from pretrain.world import COLOURS, PLACES, SIZES, View, caption

@@ -11,11 +11,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from arbooth.method.muon import has_bfloat16
 from arbooth.model.autoencoder import Autoencoder, to_uint8
 from arbooth.model.quantizer import Quantizer
 from arbooth.settings import torch_device
 from pretrain.ledger import Ledger
-from pretrain.optimize import has_bfloat16, optimizers, run
+from pretrain.optimize import optimizers, run
 
 
 def to_pixels(pictures: np.ndarray, device: torch.device | str = "cpu") -> Tensor:

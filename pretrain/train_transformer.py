@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from arbooth.method.muon import has_bfloat16
 from arbooth.model.autoencoder import Autoencoder, to_uint8
 from arbooth.model.config import TransformerConfig
 from arbooth.model.quantizer import Quantizer, SelfCorrection
@@ -24,7 +25,7 @@ from arbooth.progress import track
 from arbooth.settings import torch_device
 from pretrain import checkpoint
 from pretrain.ledger import Ledger
-from pretrain.optimize import has_bfloat16, optimizers, run
+from pretrain.optimize import optimizers, run
 from pretrain.train_tokenizer import to_pixels
 from pretrain.words import build_encoder, build_tokenizer, drop_words
 from pretrain.world import View, caption

@@ -111,6 +111,11 @@ def test_eight_bits_need_less_than_thirty_two_and_low_rank_less_than_both():
     assert totals == sorted(totals, reverse=True) and totals[2] < 0.5 * totals[0]
 
 
+def test_muon_keeps_one_moment_of_a_matrix():
+    adamw, muon = (finetune_peak(FOUR_BLOCKS, recipe(optimizer=name), "bfloat16").parts for name in ("adamw", "muon"))
+    assert muon["moments"] == pytest.approx(adamw["moments"] / 2, rel=0.01) and muon["weights"] == adamw["weights"]
+
+
 def test_what_does_not_fit_is_told_with_what_would():
     record = {
         "schedule": "0.06M",

@@ -158,11 +158,10 @@ class Fitting:
         self.chance = settings.last_scale_chance if len(quantizer.schedule) > 1 else 1.0
         self.chances = losses.chance_weights(quantizer.schedule, self.chance).to(device)
         self.correction = SelfCorrection(settings.correction_strength, settings.correction_scales)
-        groups = [{"params": [self.identifier], "lr": settings.identifier_learning_rate}]
-        if self.parameters:
-            groups.append({"params": list(self.parameters.values()), "lr": settings.learning_rate})
+        rates = (settings.identifier_learning_rate, settings.learning_rate)
+        layers = list(self.parameters.values())
         self.optimizer = optimizer_of(settings.optimizer)(
-            groups, betas=settings.betas, weight_decay=settings.weight_decay
+            self.identifier, layers, rates, settings.betas, settings.weight_decay
         )
         self.step_number = 0
         self.rows: list[Tensor] = []

@@ -1,9 +1,9 @@
-"""The optimizers of fine-tuning: AdamW, and the same with its moments in eight bits."""
+"""The optimizers of fine-tuning: AdamW, the same with its moments in eight bits, and Muon."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,20 +11,57 @@ from arbooth.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
-OPTIMIZERS = ("adamw", "adamw-8bit")
+OPTIMIZERS = ("adamw", "adamw-8bit", "muon")
 
 
-def optimizer_of(name: str) -> Callable[..., torch.optim.Optimizer]:
-    """AdamW in one kernel, without temporaries; `adamw-8bit` keeps a quarter of its state (Dettmers et al., 2021).
+class Optimizers:
+    """Several that step together, as one.
+
+    Attributes:
+        state: of every parameter, as `torch.optim.Optimizer` has it.
+    """
+
+    def __init__(self, *own: torch.optim.Optimizer) -> None:
+        self.own = own
+
+    @property
+    def state(self) -> dict[Tensor, dict]:
+        return {parameter: state for one in self.own for parameter, state in one.state.items()}
+
+    def step(self) -> None:
+        for one in self.own:
+            one.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for one in self.own:
+            one.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, list[dict]]:
+        return {"own": [one.state_dict() for one in self.own]}
+
+    def load_state_dict(self, state: dict[str, list[dict]]) -> None:
+        for one, own in zip(self.own, state["own"], strict=True):
+            one.load_state_dict(own)
+
+
+def optimizer_of(name: str) -> Callable[..., Optimizers]:
+    """How an optimizer is made: called with the identifier, the layers' parameters, the rate of each of these two, betas and
+    weight decay.
+
+    `adamw` runs in one kernel, without temporaries; `adamw-8bit` keeps a quarter of its state (Dettmers et al., 2021).
+    `muon` steps the layers' matrices as Muon does, and by AdamW the vectors, which move as far, and the identifier.
 
     Raises:
         InputError: the library that holds moments in eight bits is not installed.
     """
-    if name == "adamw":
-        import torch
+    import torch
 
-        return partial(torch.optim.AdamW, fused=True)
+    if name == "muon":
+        return _muon
+    if name == "adamw":
+        return partial(_adamw, partial(torch.optim.AdamW, fused=True))
     logging.getLogger("torchao").setLevel(logging.ERROR)  # it lists what it could not load of its kernels
     try:
         from torchao.optim import AdamW8bit
@@ -32,4 +69,37 @@ def optimizer_of(name: str) -> Callable[..., torch.optim.Optimizer]:
         raise InputError(
             "finetune.optimizer adamw-8bit needs torchao: run `pip install 'arbooth[low-memory]'`, or set adamw"
         ) from None
-    return AdamW8bit
+    return partial(_adamw, AdamW8bit)
+
+
+def _adamw(
+    kind: Callable[..., torch.optim.Optimizer],
+    identifier: Tensor,
+    layers: Sequence[Tensor],
+    rates: tuple[float, float],
+    betas: tuple[float, float],
+    weight_decay: float,
+) -> Optimizers:
+    groups = [{"params": [identifier], "lr": rates[0]}]
+    if layers:
+        groups.append({"params": list(layers), "lr": rates[1]})
+    return Optimizers(kind(groups, betas=betas, weight_decay=weight_decay))
+
+
+def _muon(
+    identifier: Tensor,
+    layers: Sequence[Tensor],
+    rates: tuple[float, float],
+    betas: tuple[float, float],
+    weight_decay: float,
+) -> Optimizers:
+    import torch
+
+    from arbooth.method.muon import RMS, Muon
+
+    matrices = [p for p in layers if p.ndim == 2]
+    vectors = [p for p in layers if p.ndim != 2]
+    rest = _adamw(partial(torch.optim.AdamW, fused=True), identifier, vectors, (rates[0], RMS * rates[1]), betas, weight_decay)
+    if not matrices:
+        return rest
+    return Optimizers(Muon(matrices, rates[1], weight_decay=weight_decay, like_adamw=True), *rest.own)

@@ -238,6 +238,22 @@ def test_moments_in_eight_bits_learn_as_well(tmp_path):
     assert same(tuned(optimizer="adamw-8bit")[0], tuned(StopAfter(tmp_path / "run.pt", 99), optimizer="adamw-8bit")[0])
 
 
+@pytest.mark.parametrize("rank", [0, 4])
+def test_muon_learns_and_resumes_to_the_same_bits(rank, tmp_path):
+    chosen = {"optimizer": "muon", "learning_rate": 3e-3, "rank": rank}
+    history = tuned(steps=60, drop_text=0.0, correction_strength=0.0, **chosen)[0].history
+    mean = lambda rows: sum(r["subject"] for r in rows) / len(rows)  # noqa: E731
+    assert mean(history[-10:]) < 0.9 * mean(history[:10])
+    with pytest.raises(Interrupted):
+        tuned(StopAfter(tmp_path / "run.pt", 4), **chosen)
+    assert same(tuned(**chosen)[0], tuned(StopAfter(tmp_path / "run.pt", 99), **chosen)[0])
+
+
+def test_muon_moves_no_matrix_where_none_is_trained():
+    alone = {"layers": (), "prior": "none", "scale_weights": False}
+    assert same(tuned(optimizer="muon", **alone)[0], tuned(optimizer="adamw", **alone)[0])
+
+
 def test_the_token_alone():
     result, _ = tuned(layers=(), prior="none", scale_weights=False)
     assert result.parameters == {}
