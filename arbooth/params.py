@@ -140,6 +140,7 @@ class Finetune(Section):
     micro_batch: int = Field(ge=0, le=10_000_000)
     last_scale_chance: float = Field(gt=0, le=1)
     optimizer: Annotated[str, _one_of(OPTIMIZERS)]
+    decay: float = Field(ge=0, le=0.9)
     sample_every: int = Field(ge=0, le=10_000_000)
 
     @field_validator("steps", mode="before")
@@ -171,11 +172,8 @@ class Evaluate(Section):
 
 
 class Publish(Section):
-    """When the champion moves.
-
-    Every metric is at least its minimum and at most its maximum, and not worse than the present champion's by more
-    than its tolerance.
-    """
+    """When the champion moves: every metric is at least its minimum and at most its maximum, and not worse than the
+    present champion's by more than its tolerance."""
 
     experiment: str = Field(min_length=1)
     minimum: dict[str, float]

@@ -62,16 +62,12 @@ class FitSettings:
     micro_batch: int = 0
     last_scale_chance: float = 1.0
     optimizer: str = "adamw"
+    decay: float = 0.0
 
     @property
     def kind(self) -> str:
         """Which of `method.tuning.KINDS` is trained."""
         return "low-rank" if self.rank and self.layers else "full"
-
-    @property
-    def most(self) -> int:
-        """Steps of a run that does not end by itself."""
-        return MOST if self.steps == "auto" else self.steps
 
 
 @dataclass
@@ -164,6 +160,7 @@ class Fitting:
             self.identifier, layers, rates, settings.betas, settings.weight_decay
         )
         self.step_number = 0
+        self.last = settings.steps if settings.steps != "auto" else MOST
         self.rows: list[Tensor] = []
 
     def step(self) -> Tensor:
@@ -178,12 +175,19 @@ class Fitting:
                     (loss / settings.accumulate).backward()
                 rows.append(row)
             parts.append(torch.stack(rows).sum(0))
+        self.optimizer.rates_times(self.share_of_rates)
         self.optimizer.step()
         self.step_number += 1
         row = torch.stack(parts).mean(0)
         row[2:-1] = torch.stack(parts)[:, 2:-1].nanmean(0)  # of the parts that ran a scale
         self.rows.append(row)
         return row
+
+    @property
+    def share_of_rates(self) -> float:
+        """Of the learning rates, at this step: all, and toward the last step less and less."""
+        falling = self.settings.decay * self.last
+        return min(1.0, (self.last - self.step_number) / falling) if falling else 1.0
 
     def losses(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
         """Weighted cross-entropy on the subject plus the prior's loss, in parts that sum up to it.
@@ -293,6 +297,7 @@ class Fitting:
             "identifier": self.identifier.detach(),
             "optimizer": self.optimizer.state_dict(),
             "rows": torch.stack(self.rows).cpu(),
+            "last": self.last,
         }
 
     def restore(self, state: dict) -> None:
@@ -302,7 +307,11 @@ class Fitting:
             self.identifier.copy_(state["identifier"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.rows = list(state["rows"].to(self.net.device))
-        self.step_number = len(self.rows)
+        self.step_number, self.last = len(self.rows), state["last"]
+
+    def end_soon(self) -> None:
+        """Let the rates fall from here on, as long as their share of all steps asks for, and end."""
+        self.last = math.ceil(self.step_number / (1 - self.settings.decay))
 
 
 def fit(
@@ -352,11 +361,13 @@ def fit(
             stopping.restore(state["stopping"])
         if watch is not None:
             watch.restore(state["watch"])
-    for _ in progress(range(run.step_number, settings.most)):
+    for _ in progress(range(run.step_number, run.last)):
         run.step()
         if watch is not None:
             watch(run.step_number, run.identifier.detach())
         if stopping is not None and stopping.look(run):
+            run.end_soon()
+        if run.step_number == run.last:
             break
         due = resume is not None and (resume.stopping() or resume.due())
         if due or run.step_number % CHECKED == 0:
@@ -365,7 +376,7 @@ def fit(
             beside = {"watch": watch, "stopping": stopping}
             resume.save({**run.state(), **{name: own.state() if own is not None else {} for name, own in beside.items()}})
             if resume.stopping():
-                raise Interrupted(f"stopped after step {run.step_number} of {settings.most}")
+                raise Interrupted(f"stopped after step {run.step_number} of {run.last}")
     run.check()
     parameters = {name: p.detach() for name, p in run.parameters.items()}
     try:

@@ -25,10 +25,23 @@ class Optimizers:
 
     def __init__(self, *own: torch.optim.Optimizer) -> None:
         self.own = own
+        self.rates = [float(group["lr"]) for group in self.groups]
+
+    @property
+    def groups(self) -> list[dict]:
+        return [group for one in self.own for group in one.param_groups]
 
     @property
     def state(self) -> dict[Tensor, dict]:
         return {parameter: state for one in self.own for parameter, state in one.state.items()}
+
+    def rates_times(self, share: float) -> None:
+        """Every learning rate is this share of what it was made with."""
+        for group, rate in zip(self.groups, self.rates):
+            if isinstance(group["lr"], float):
+                group["lr"] = share * rate
+            else:  # torchao's is a tensor
+                group["lr"].fill_(share * rate)
 
     def step(self) -> None:
         for one in self.own:

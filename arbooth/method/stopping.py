@@ -46,8 +46,8 @@ class Stopping:
         self.prior: dict[int, float] = {}
 
     def look(self, run: Fitting) -> str | None:
-        """Measure, if it is time to; returns why the run is to end here, or None."""
-        if run.step_number % EVERY:
+        """Measure, if it is time to; returns why the run is to end, or None: no more where it is ending already."""
+        if run.step_number % EVERY or self.reason:
             return None
         self.validation[run.step_number] = self.loss(run)
         if run.prior is not None and run.settings.prior == "distill":

@@ -1,3 +1,4 @@
+import math
 import shutil
 from dataclasses import fields, replace
 
@@ -150,6 +151,39 @@ def test_auto_steps_want_a_view_of_every_photo(tiny):
     for views in (None, tiny.features[:2]):
         with pytest.raises(ValueError, match="a view of every photo"):
             fit(tiny.net, tiny.quantizer, tiny.features, [Prompt(tiny.text, (3,))] * 3, None, settings, validation=views)
+
+
+def test_the_rates_fall_to_nothing_over_the_last_steps(tiny):
+    settings = replace(SETTINGS, steps=8, decay=0.5, prior="none")
+    run = Fitting(tiny.net, tiny.quantizer, tiny.features, [Prompt(tiny.text, (3,))] * 3, None, settings)
+    shares = []
+    for _ in range(8):
+        shares.append(run.share_of_rates)
+        run.step()
+    assert shares == [1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+    assert [group["lr"] for group in run.optimizer.groups] == [0.25 * 1e-2, 0.25 * 1e-3]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "adamw-8bit"])
+def test_falling_rates_resume_to_the_same_bits(optimizer, tmp_path):
+    if optimizer == "adamw-8bit":
+        pytest.importorskip("torchao")
+    chosen = {"optimizer": optimizer, "decay": 0.5, "steps": 8}
+    with pytest.raises(Interrupted):
+        tuned(StopAfter(tmp_path / "run.pt", 6), **chosen)
+    falling = tuned(**chosen)[0]
+    assert same(falling, tuned(StopAfter(tmp_path / "run.pt", 99), **chosen)[0])
+    assert not same(falling, tuned(**{**chosen, "decay": 0.0})[0])
+
+
+def test_auto_steps_let_the_rates_fall_where_they_would_end(short_looks, tmp_path):
+    at_once = len(tuned(steps="auto", learning_rate=3e-2)[0].history)
+    chosen = {"steps": "auto", "learning_rate": 3e-2, "decay": 0.25}
+    result, _ = tuned(**chosen)
+    assert len(result.history) == math.ceil(at_once / 0.75) and result.stopped
+    with pytest.raises(Interrupted):
+        tuned(StopAfter(tmp_path / "run.pt", at_once + 1), **chosen)  # the rates are falling
+    assert same(result, tuned(StopAfter(tmp_path / "run.pt", 99), **chosen)[0])
 
 
 def test_a_resume_file_of_another_run_is_ignored(tmp_path):
