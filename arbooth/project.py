@@ -277,7 +277,7 @@ class Project:
             for name, stage in graph.TABLE.items()
             if not stage.always
         }
-        stamp = {"base": f"{base.name} {base.hash}", "code": code}
+        stamp = {"base": f"{base.name} {base.content}", "code": code}
         path = self.root / graph.STAMP
         if not path.is_file() or read_json(path) != stamp:
             write_json(path, stamp)

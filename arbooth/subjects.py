@@ -8,9 +8,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from arbooth.data.bases import Base
 from arbooth.data.files import read_numbers, whole_folder
 from arbooth.data.manifest import mask_file, photo_files, photos_digest
-from arbooth.data.photos import Photo, fit_to, look_like_photographs, prepared, read_photos
+from arbooth.data.photos import Photo, fit_to, look_like_photographs, read_photos
+from arbooth.data.views import picture_of, views_of
 from arbooth.edits import add_entry, edit_params, remove_entry
 from arbooth.errors import NAME, DvcFailed, InputError, checked_name
 from arbooth.painting.sheet import contact_sheet
@@ -57,7 +59,7 @@ def add_subject(
     there = target.is_dir() and photos_digest(photo_files(target)) == photos_digest(photo_files(photos))
     if target.exists() and not there:
         raise InputError(f"{target} is in the way: move it, or choose another name")
-    chosen_background, seen, said = _seen(checked.photos, height, width, background, base.name == "embedded")
+    chosen_background, seen, said = _seen(checked.photos, base, background)
     entry = {"class": class_name, "prompts": chosen, "crops": {}, "background": chosen_background}
     entry |= {"captions": {}, "overrides": {}}
 
@@ -87,8 +89,7 @@ def add_subject(
     if chosen_background == "keep":
         lines += [line for photo in checked.photos if (line := _cut_away(photo, height, width))]
     preview = project.outputs / f"{name}-preview.png"
-    shaped = [fit_to(photo.image, height, width) for photo in checked.photos]
-    rows = [("the photos", shaped)] if chosen_background == "remove" else []
+    rows = [("the photos", [photo.image for photo in checked.photos])] if chosen_background == "remove" else []
     contact_sheet(preview, [*rows, ("what the model will see", seen)])
     lines.append(f"added {name} ({noun}) with {len(checked.photos)} photos in photos/{name}; look at {preview}")
     try:
@@ -99,9 +100,7 @@ def add_subject(
     return [*lines, "next: dvc repro"]
 
 
-def _seen(
-    photos: list[Photo], height: int, width: int, background: str | None, drawings: bool
-) -> tuple[str, list[Image.Image], list[str]]:
+def _seen(photos: list[Photo], base: Base, background: str | None) -> tuple[str, list[Image.Image], list[str]]:
     """What becomes of the background, the photos as the model will see them, and lines that say why.
 
     Raises:
@@ -109,10 +108,12 @@ def _seen(
     """
     if background not in (None, "keep", "remove"):
         raise InputError(f"--background is keep or remove, not {background!r}")
-    foreign = drawings and look_like_photographs(photos)
+    foreign = base.name == "embedded" and look_like_photographs(photos)
     if background == "remove" or (background is None and foreign):
         try:
-            seen = [prepared(photo, height, width, None, "remove") for photo in photos]
+            by_name = {photo.path.name: photo for photo in photos}
+            views = views_of(list(by_name), "remove", base)
+            seen = [picture_of(view, by_name[view.photo], base, None, "remove") for view in views]
             why = ": the embedded base paints drawings" if background is None else ""
             return "remove", seen, [f"the background is taken out{why}; subjects.NAME.background says so"]
         except InputError as error:
@@ -123,7 +124,7 @@ def _seen(
         lines = []
     if foreign:
         lines.append("warning: these are photographs, and the embedded base paints drawings: a rough likeness at best")
-    return "keep", [fit_to(photo.image, height, width) for photo in photos], lines
+    return "keep", [fit_to(photo.image, *base.picture_size) for photo in photos], lines
 
 
 def _cut_away(photo: Photo, height: int, width: int) -> str | None:

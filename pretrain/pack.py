@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from arbooth.data.bases import FAMILIES, FORMAT
+from arbooth.data.bases import FAMILIES, FORMAT, GROUND
 from arbooth.data.files import EMBEDDED, sha256, write_json
 from arbooth.data.tensors import write_tensors
 from arbooth.metrics.embedded import EmbeddedEncoders
@@ -26,6 +27,9 @@ from pretrain.scenes import SCENES
 from pretrain.train_encoders import labels
 from pretrain.words import build_encoder, build_tokenizer, word_list
 from pretrain.world import View, World
+
+# Unlike one another in light and colour.
+GROUNDS = ("at night", "on a wooden table", "on the beach", "on the grass")
 
 
 def quantizer_of(params) -> Quantizer:
@@ -62,6 +66,18 @@ def features_of_drawings(encoders: EmbeddedEncoders, art: Art, pixels: int) -> t
     return names, torch.stack(features)
 
 
+def draw_grounds(out: Path, pixels: int) -> dict[str, str]:
+    """Empty scenes, which cut-outs are set on: parts of the base -> their files."""
+    (out / "grounds").mkdir(exist_ok=True)
+    files = {}
+    for number, scene in enumerate(GROUNDS):
+        path = out / "grounds" / f"{scene.replace(' ', '-')}.png"
+        drawn = SCENES[scene](np.random.default_rng([6, number]), 2 * pixels)
+        drawn.resize((pixels, pixels), Image.Resampling.BOX).save(path)
+        files[GROUND + scene] = f"grounds/{path.name}"
+    return files
+
+
 def pack(params, work: Path, modules: Path, out: Path = EMBEDDED) -> None:
     """Write transformer, autoencoder, text encoder, metric encoders and base.json to `out`."""
     own, config = params.transformer, transformer_config(params)
@@ -89,6 +105,7 @@ def pack(params, work: Path, modules: Path, out: Path = EMBEDDED) -> None:
     write_tensors(out / "drawings.safetensors", {"features": features}, {"names": "\n".join(drawn)})
     write_json(out / "encoders.json", {"words": word_list(), "labels": labels()})
     files = {"transformer": "transformer.safetensors", "autoencoder": "autoencoder.safetensors", "text": "text"}
+    files |= draw_grounds(out, params.pixels)
     write_json(
         out / "base.json",
         {

@@ -22,6 +22,8 @@ from arbooth.model.schedule import Schedule
 
 logger = logging.getLogger(__name__)
 PARTS = ("transformer", "autoencoder", "text")
+# A picture of an empty scene is a part by this and what prompts call it, say "ground on the beach".
+GROUND = "ground "
 # Format of a record, and the families of networks that this code knows.
 FORMAT = 2
 FAMILIES = ("infinity",)
@@ -58,6 +60,17 @@ class Base:
         if not self.config.level_embedding_first_only:  # another network, of the same files
             parts.append("level embedding before every chunk")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    @property
+    def content(self) -> str:
+        """SHA-256 over all that was recorded: the parts, and what is put behind cut-outs."""
+        files = sorted((part, entry["sha256"]) for part, entry in self.record["files"].items())
+        return hashlib.sha256(json.dumps([self.hash, files]).encode()).hexdigest()
+
+    @property
+    def grounds(self) -> list[str]:
+        """Scenes of the base's world without anything in them, by what prompts call them; most bases have none."""
+        return [part.removeprefix(GROUND) for part in self.record["files"] if part.startswith(GROUND)]
 
     @property
     def config(self) -> TransformerConfig:

@@ -14,13 +14,16 @@ _THIN = 3  # pixels of those; what is thinner (a fence's wire, a cord, a line on
 _LEAST, _MOST = 0.01, 0.95  # of the photo; else nothing was told apart
 
 
-def cut_out(image: Image.Image, ratio: float, mask: Image.Image | None = None) -> Image.Image:
-    """The subject in the middle of a light ground, with a soft edge.
+def cut_out(
+    image: Image.Image, ratio: float, mask: Image.Image | None = None, ground: Image.Image | None = None
+) -> Image.Image:
+    """The subject in the middle of a ground, with a soft edge.
 
     Args:
         image: RGB.
         ratio: width over height of what is returned.
         mask: white where the subject is, of the photo's size; else it is looked for.
+        ground: a picture, RGB; else it is light.
 
     Raises:
         InputError: nothing, or everything, is the subject.
@@ -34,9 +37,8 @@ def cut_out(image: Image.Image, ratio: float, mask: Image.Image | None = None) -
     alpha = alpha.filter(ImageFilter.GaussianBlur(max(image.size) / _SIDE))
     height = max(bottom - top, (right - left) / ratio) * (1 + 2 * MARGIN)
     size = (max(1, round(height * ratio)), max(1, round(height)))
-    lit = Image.composite(image, Image.new("RGB", image.size, GROUND), alpha)
-    canvas = Image.new("RGB", size, GROUND)
-    canvas.paste(lit, (round(size[0] / 2 - (left + right) / 2), round(size[1] / 2 - (top + bottom) / 2)))
+    canvas = Image.new("RGB", size, GROUND) if ground is None else ground.resize(size, Image.Resampling.BICUBIC)
+    canvas.paste(image, (round(size[0] / 2 - (left + right) / 2), round(size[1] / 2 - (top + bottom) / 2)), alpha)
     return canvas
 
 

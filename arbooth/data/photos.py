@@ -161,12 +161,15 @@ def _grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
 
 
-def prepared(photo: Photo, height: int, width: int, crop: Crop | None, background: str) -> Image.Image:
+def prepared(
+    photo: Photo, height: int, width: int, crop: Crop | None, background: str, ground: Image.Image | None = None
+) -> Image.Image:
     """A photo as the model sees it: cut to `crop`, without its background if that is to go, and of the picture's size.
 
     Args:
         crop: left, top, right, bottom fractions.
         background: "keep", or "remove".
+        ground: what takes the background's place; else it is light.
 
     Raises:
         InputError: the crop leaves nothing, or no subject stands out.
@@ -174,7 +177,7 @@ def prepared(photo: Photo, height: int, width: int, crop: Crop | None, backgroun
     image, mask = cropped(photo.image, crop), photo.mask and cropped(photo.mask, crop)
     if background == "remove":
         try:
-            image = cut_out(image, width / height, mask)
+            image = cut_out(image, width / height, mask, ground)
         except InputError as error:
             where = f"put a mask beside it ({photo.path.stem}{MASK}, white where the subject is), or keep the background"
             raise InputError(f"{photo.path.name}: {error}: {where}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from arbooth.errors import InputError
 from arbooth.model.identifier import IDENTIFIER
@@ -17,24 +18,34 @@ def with_class(template: str, noun: str) -> str:
     return template.replace("{class}", noun)
 
 
+class View(NamedTuple):
+    """A picture that is made of a photo: its file's name, and the scene that stands in its background's place, if one does."""
+
+    photo: str
+    ground: str | None = None
+
+
 def training_prompts(
-    photos: Sequence[str], template: str, captions: Mapping[str, str], noun: str
+    views: Sequence[View], template: str, on_ground: str, captions: Mapping[str, str], noun: str
 ) -> tuple[list[str], list[int]]:
-    """The prompts that a subject's photos are learned with, and which of them each photo has.
+    """The prompts that a subject's pictures are learned with, and which of them each picture has.
 
     Args:
-        photos: file names.
         template: for photos without a caption.
+        on_ground: for those with another ground, which is named behind it.
         captions: file name -> template of its own, say "a photo of <S*> {class} on the beach".
 
     Raises:
         InputError: a caption of a photo that is not there.
     """
     own = {same_name(name): caption for name, caption in captions.items()}
-    unknown = sorted(set(own) - set(map(same_name, photos)))
+    unknown = sorted(set(own) - {same_name(view.photo) for view in views})
     if unknown:
         raise InputError(f"captions are given for photos that are not there: {', '.join(unknown)}")
-    each = [with_class(own.get(same_name(name), template), noun) for name in photos]
+    each = [
+        with_class(f"{on_ground} {view.ground}" if view.ground else own.get(same_name(view.photo), template), noun)
+        for view in views
+    ]
     prompts = list(dict.fromkeys(each))
     return prompts, [prompts.index(prompt) for prompt in each]
 

@@ -21,15 +21,16 @@ from arbooth.data.networks import load_transformer, quantizer_of
 from arbooth.data.priors import read_prior
 from arbooth.data.resume import ResumeFile
 from arbooth.data.tensors import origin
+from arbooth.data.views import views_of
 from arbooth.errors import InputError
 from arbooth.method.fit import FitSettings, fit
 from arbooth.method.prior import ClassPrior
-from arbooth.method.prompts import training_prompts
 from arbooth.method.tuning import KINDS
 from arbooth.model.transformer import Transformer
 from arbooth.progress import track
 from arbooth.stages import prior as prior_stage
 from arbooth.stages.samples import Samples
+from arbooth.stages.tokenize import prompts_of
 
 if TYPE_CHECKING:
     from arbooth.params import Params
@@ -51,8 +52,8 @@ class Inputs:
 def read_inputs(params: Params, base: Base, key: str, reads: dict[str, Path]) -> Inputs:
     """Raises InputError: a cache is missing, or was made with something else."""
     photos = photo_files(reads["photos"])
-    names, own = [photo.name for photo in photos], params.subjects[key].captions
-    prompts, captions = training_prompts(names, params.template(key), own, params.noun(key))
+    views = views_of([photo.name for photo in photos], params.subjects[key].background, base)
+    prompts, captions = prompts_of(params, key, views)
     header = {"prompts": prompts, "captions": captions, "subject": key, "photos": photos_digest(photos)}
     expected = origin(base.hash, quantizer_of(base), **header)
     tokens = read_subject(reads["tokens"], expected, quantizer_of(base))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from arbooth.data.bases import Base
 from arbooth.data.files import whole_folder, write_json
 from arbooth.data.manifest import MANIFEST, photos_digest
-from arbooth.data.photos import prepared, read_photos
+from arbooth.data.photos import read_photos
+from arbooth.data.views import picture_of, views_of
 from arbooth.errors import InputError
 from arbooth.method.prompts import same_name
 
@@ -29,12 +30,12 @@ def run(job: Job) -> None:
         raise InputError(f"subjects.{job.key}.crops names photos that are not there: {', '.join(unknown)}")
     for note in photos.warnings:
         logger.warning(note)
-    manifest = []
+    manifest, by_name = [], {photo.path.name: photo for photo in photos.photos}
     with whole_folder(job.writes["images"]) as folder:
-        for index, photo in enumerate(photos.photos):
-            crop = crops.get(same_name(photo.path.name))
-            prepared(photo, height, width, crop, subject.background).save(folder / f"{index:02d}.png")
-            manifest.append({"photo": photo.path.name, "pixels": photo.digest, "crop": crop})
+        for index, view in enumerate(views_of(list(by_name), subject.background, base)):
+            photo, crop = by_name[view.photo], crops.get(same_name(view.photo))
+            picture_of(view, photo, base, crop, subject.background).save(folder / f"{index:02d}.png")
+            manifest.append({**view._asdict(), "pixels": photo.digest, "crop": crop})
         digest = photos_digest([photo.path for photo in photos.photos])
         write_json(folder / MANIFEST, {"height": height, "width": width, "photos": manifest, "digest": digest})
 
