@@ -83,12 +83,16 @@ def clone(tmp_path_factory):
 
 
 def test_the_blocks_of_the_readme_run_in_their_order(clone):
-    own, real = list(blocks(ROOT / "README.md"))
+    own, tabby, real = list(blocks(ROOT / "README.md"))
     assert own[0] == "arbooth init ~/teapots" and real[0] == "arbooth init ~/cats --recipe infinity-2b"
     started = time.perf_counter()
     clone("\n".join([own[0] + " --recipe quick", *own[1:]]))  # the default takes a minute longer
     # `quick` alone on 2 cores takes a minute and a half for all of the block; here others work beside it.
     assert time.perf_counter() - started < 200
+    clone("\n".join(tabby))
+    pictures = clone("ls artifacts/preprocess/tabby").stdout.split()
+    assert len(pictures) == 2 * len(list((ROOT / "docs" / "tabby").iterdir())) + 1  # on white, in a scene, the manifest
+    clone("arbooth subject remove tabby")
     assert real[-1] == "dvc repro"
     clone("\n".join(real[:-1]))  # the run itself wants a GPU and encoders
     clone("cd ~/cats && dvc repro subjects/tom/dvc.yaml:preprocess")

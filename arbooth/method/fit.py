@@ -311,7 +311,7 @@ class Fitting:
 
     def end_soon(self) -> None:
         """Let the rates fall from here on, as long as their share of all steps asks for, and end."""
-        self.last = math.ceil(self.step_number / (1 - self.settings.decay))
+        self.last = min(MOST, math.ceil(self.step_number / (1 - self.settings.decay)))
 
 
 def fit(
