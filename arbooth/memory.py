@@ -146,7 +146,8 @@ class Undrawn(Fitting):
 
 
 def finetune_peak(shape: Shape, recipe: FitSettings, compute: str) -> Peak:
-    """Forward, backward and optimizer; of two steps, since the first has no moments yet. Sample pictures come on top."""
+    """Forward, backward and optimizer; of two steps, since the first has no moments yet. Sample pictures come on top, and
+    with Muon some hundred MiB on a GPU, which iterates on several matrices together."""
     moments8, eight = 0, recipe.optimizer == "adamw-8bit"
 
     def run(net: Transformer, parts: dict[str, int]) -> None:
@@ -304,7 +305,7 @@ def _remedy(base: Base, params: Params, limit: int) -> str:
     shape, done = shape_of(base), FitSettings(**params.recipe)
     names: list[str] = []
     for name, value in REMEDIES:
-        if getattr(done, name) == value:
+        if getattr(done, name) == value or (name, done.optimizer) == ("optimizer", "muon"):  # whose rate AdamW can't have
             continue
         done = replace(done, **{name: value})
         names.append(f"finetune.{name}={str(value).lower()}")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from arbooth.data.bases import Base
+from arbooth.data.bases import GROUND_PART, Base
 from arbooth.data.files import read_numbers, whole_folder
 from arbooth.data.manifest import mask_file, photo_files, photos_digest
-from arbooth.data.photos import Photo, fit_to, look_like_photographs, read_photos
-from arbooth.data.views import picture_of, views_of
+from arbooth.data.photos import Photo, fit_to, look_like_photographs, picture_of, read_photos
+from arbooth.data.views import views_of
 from arbooth.edits import add_entry, edit_params, remove_entry
 from arbooth.errors import NAME, DvcFailed, InputError, checked_name
 from arbooth.painting.sheet import contact_sheet
@@ -110,10 +110,12 @@ def _seen(photos: list[Photo], base: Base, background: str | None) -> tuple[str,
         raise InputError(f"--background is keep or remove, not {background!r}")
     foreign = base.name == "embedded" and look_like_photographs(photos)
     if background == "remove" or (background is None and foreign):
+        by_name = {photo.path.name: photo for photo in photos}
+        views = views_of(list(by_name), "remove", base)
+        for ground in base.grounds:  # a base that is damaged is no reason to keep a background
+            base.verified(GROUND_PART + ground)
         try:
-            by_name = {photo.path.name: photo for photo in photos}
-            views = views_of(list(by_name), "remove", base)
-            seen = [picture_of(view, by_name[view.photo], base, None, "remove") for view in views]
+            seen = [picture_of(by_name[view.photo], view.ground, base, None, "remove") for view in views]
             why = ": the embedded base paints drawings" if background is None else ""
             return "remove", seen, [f"the background is taken out{why}; subjects.NAME.background says so"]
         except InputError as error:

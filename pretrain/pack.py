@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from arbooth.data.bases import FAMILIES, FORMAT, GROUND
+from arbooth.data.bases import FAMILIES, FORMAT, GROUND_PART
 from arbooth.data.files import EMBEDDED, sha256, write_json
 from arbooth.data.tensors import write_tensors
 from arbooth.metrics.embedded import EmbeddedEncoders
@@ -72,10 +72,10 @@ def draw_grounds(out: Path, pixels: int) -> dict[str, str]:
     files = {}
     for number, scene in enumerate(GROUNDS):
         path = out / "grounds" / f"{scene.replace(' ', '-')}.png"
-        # Of a dozen, those whose sun and cloud are where no cut-out reaches.
+        # 4: of twelve seeds the one whose sun and cloud are where no cut-out reaches.
         drawn = SCENES[scene](np.random.default_rng([4, number]), 2 * pixels)
         drawn.resize((pixels, pixels), Image.Resampling.BOX).save(path)
-        files[GROUND + scene] = f"grounds/{path.name}"
+        files[GROUND_PART + scene] = f"grounds/{path.name}"
     return files
 
 

@@ -21,6 +21,7 @@ from arbooth.data.files import write_json
 from arbooth.data.networks import load_autoencoder, load_text_encoder, load_transformer, quantizer_of
 from arbooth.method import losses
 from arbooth.method.fit import FitSettings, Fitting
+from arbooth.method.optimizers import optimizer_of
 from arbooth.method.prior import draw_prior
 from arbooth.method.seeds import generator
 from arbooth.method.stopping import EVERY
@@ -68,6 +69,8 @@ class Bench:
             self.teacher, self.quantizer, self.encoder.encode(CLASS).features, 2 * recipe.batch, prior, 0
         )
         self.fitting = Fitting(self.net, self.quantizer, features, [self.encoder.encode(SUBJECT)] * len(features), cached, recipe)
+        trained, rates = list(self.fitting.parameters.values()), (recipe.identifier_learning_rate, recipe.learning_rate)
+        self.published = optimizer_of("adamw")(self.fitting.identifier, trained, rates, recipe.betas, recipe.weight_decay)
 
     def cached_step(self, clock: Clock, number: int) -> None:
         """What `Fitting.step` does, with a clock around each part."""
@@ -118,14 +121,13 @@ class Bench:
         self._optimize(clock, text, inputs, lambda out: weight * losses.bernoulli_distillation(out, margins).mean())
 
     def _optimize(self, clock: Clock, text: Text, inputs: torch.Tensor, loss_of: Callable) -> None:
-        run = self.fitting
-        run.optimizer.zero_grad(set_to_none=True)
+        self.published.zero_grad(set_to_none=True)
         with clock.part("forward"):
             loss = loss_of(self.net(text, inputs, self.quantizer.schedule, recompute=True))
         with clock.part("backward"):
             loss.backward()
         with clock.part("optimizer"):
-            run.optimizer.step()
+            self.published.step()
 
 
 def report(project: Project, steps: int, batch: int, out: Path | None = None) -> list[str]:

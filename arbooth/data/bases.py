@@ -23,7 +23,7 @@ from arbooth.model.schedule import Schedule
 logger = logging.getLogger(__name__)
 PARTS = ("transformer", "autoencoder", "text")
 # A picture of an empty scene is a part by this and what prompts call it, say "ground on the beach".
-GROUND = "ground "
+GROUND_PART = "ground "
 # Format of a record, and the families of networks that this code knows.
 FORMAT = 2
 FAMILIES = ("infinity",)
@@ -63,14 +63,14 @@ class Base:
 
     @property
     def content(self) -> str:
-        """SHA-256 over all that was recorded: the parts, and what is put behind cut-outs."""
+        """SHA-256 over every file that was recorded: the parts, and what is put behind cut-outs."""
         files = sorted((part, entry["sha256"]) for part, entry in self.record["files"].items())
         return hashlib.sha256(json.dumps([self.hash, files]).encode()).hexdigest()
 
     @property
     def grounds(self) -> list[str]:
         """Scenes of the base's world without anything in them, by what prompts call them; most bases have none."""
-        return [part.removeprefix(GROUND) for part in self.record["files"] if part.startswith(GROUND)]
+        return [part.removeprefix(GROUND_PART) for part in self.record["files"] if part.startswith(GROUND_PART)]
 
     @property
     def config(self) -> TransformerConfig:

@@ -7,10 +7,11 @@ from PIL import Image, ImageFilter
 
 from arbooth.errors import InputError
 
-GROUND = (244, 244, 244)
+LIGHT = (244, 244, 244)
 MARGIN = 0.12  # of the subject's longer side, around it
 _SIDE, _EDGE, _ROUNDS = 384, 0.04, 5  # pixels that GrabCut sees, the frame that is no subject, its iterations
-_THIN = 3  # pixels of those; what is thinner (a fence's wire, a cord, a line on the wall) only hangs on to the subject
+_THIN = 3  # of those pixels; what is thinner (a fence's wire, a cord, a line on the wall) only hangs on to the subject
+_SMALL = 128  # pixels of a photo whose own legs may be as thin
 _LEAST, _MOST = 0.01, 0.95  # of the photo; else nothing was told apart
 
 
@@ -37,7 +38,7 @@ def cut_out(
     alpha = alpha.filter(ImageFilter.GaussianBlur(max(image.size) / _SIDE))
     height = max(bottom - top, (right - left) / ratio) * (1 + 2 * MARGIN)
     size = (max(1, round(height * ratio)), max(1, round(height)))
-    canvas = Image.new("RGB", size, GROUND) if ground is None else ground.resize(size, Image.Resampling.BICUBIC)
+    canvas = Image.new("RGB", size, LIGHT) if ground is None else ground.resize(size, Image.Resampling.BICUBIC)
     canvas.paste(image, (round(size[0] / 2 - (left + right) / 2), round(size[1] / 2 - (top + bottom) / 2)), alpha)
     return canvas
 
@@ -61,9 +62,11 @@ def _found(pixels: np.ndarray) -> np.ndarray:
                     _ROUNDS, cv2.GC_INIT_WITH_RECT)  # fmt: skip
     except cv2.error:  # one colour alone
         return np.zeros((height, width), bool)
-    found = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8) * 255
-    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_THIN, _THIN))
-    return _largest(cv2.morphologyEx(found, cv2.MORPH_OPEN, disk))
+    found: np.ndarray = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8) * 255
+    if max(height, width) >= _SMALL:
+        disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_THIN, _THIN))
+        found = cv2.morphologyEx(found, cv2.MORPH_OPEN, disk)
+    return _largest(found)
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:

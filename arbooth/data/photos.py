@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageFilter, ImageOps
 
+from arbooth.data.bases import GROUND_PART, Base
 from arbooth.data.cutout import cut_out
 from arbooth.data.manifest import HEIC, MASK, READABLE, mask_file, photo_files
 from arbooth.data.pictures import open_picture
@@ -159,6 +160,19 @@ def _grey(image: Image.Image) -> Image.Image:
     elif values.max(initial=0) > 255:
         values = values / 257
     return Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
+
+
+def picture_of(photo: Photo, ground: str | None, base: Base, crop: Crop | None, background: str) -> Image.Image:
+    """A photo as a base's model sees it (`prepared`), on one of the base's grounds if one is named.
+
+    Raises:
+        InputError: as for `prepared`; a ground that is not there, or not what was recorded.
+    """
+    behind, (height, width) = None, base.picture_size
+    if ground is not None:
+        with open_picture(base.verified(GROUND_PART + ground), 16 * height * width) as opened:
+            behind = opened.convert("RGB")
+    return prepared(photo, height, width, crop, background, behind)
 
 
 def prepared(

@@ -21,7 +21,7 @@ from arbooth.method import losses
 from arbooth.method.optimizers import optimizer_of
 from arbooth.method.prior import ClassPrior
 from arbooth.method.seeds import generator
-from arbooth.method.stopping import MOST, Stopping
+from arbooth.method.stopping import ALIKE, MOST, Stopping
 from arbooth.method.tuning import KINDS, check_finite
 from arbooth.model.moving import moved
 from arbooth.model.quantizer import Quantizer, SelfCorrection, Tokens
@@ -309,9 +309,10 @@ class Fitting:
         self.rows = list(state["rows"].to(self.net.device))
         self.step_number, self.last = len(self.rows), state["last"]
 
-    def end_soon(self) -> None:
-        """Let the rates fall from here on, as long as their share of all steps asks for, and end."""
-        self.last = min(MOST, math.ceil(self.step_number / (1 - self.settings.decay)))
+    def end(self, soon: bool) -> None:
+        """End here, or soon: after as many steps at falling rates as their share of all steps asks for."""
+        share = 1 - self.settings.decay if soon else 1
+        self.last = min(MOST, math.ceil(self.step_number / share))
 
 
 def fit(
@@ -365,8 +366,8 @@ def fit(
         run.step()
         if watch is not None:
             watch(run.step_number, run.identifier.detach())
-        if stopping is not None and stopping.look(run):
-            run.end_soon()
+        if stopping is not None and (reason := stopping.look(run)):
+            run.end(soon=reason == ALIKE)
         if run.step_number == run.last:
             break
         due = resume is not None and (resume.stopping() or resume.due())

@@ -76,4 +76,5 @@ def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
 @cache
 def has_bfloat16(device: torch.device) -> bool:
     """Are matrices multiplied faster in bfloat16 than in float32 there?"""
-    return device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
+    known: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # which older versions of torch lack
+    return device.type == "cuda" or known.get("avx512_bf16", False)

@@ -22,12 +22,14 @@ GAIN = 0.01
 # The prior's loss has begun to drift at so many times its least, if that is more than so many nats a bit: below, the class
 # is what it was.
 DRIFT, SOUND = 2.0, 0.02
+# Why a run ends that may take some more steps, at falling rates.
+ALIKE = "the subject grows no more alike"
 # Steps of a run that would go on.
 MOST = 1000
 
 
 class Stopping:
-    """Ends a run where the subject's likeness has reached a plateau, or its class begins to drift.
+    """Ends a run where the subject's likeness has reached a plateau (soon), or its class begins to drift (at once).
 
     Likeness is the loss of the coarser half of the scales on views of the photos that are not trained on. Finer scales are
     learned by heart: their loss there rises while the subject is still growing alike.
@@ -70,7 +72,7 @@ class Stopping:
         validation, prior = list(self.validation.values()), list(self.prior.values())
         before, last = validation[:-PATIENCE], validation[-PATIENCE:]
         if before and min(last) > (1 - GAIN) * min(before):
-            return "the subject grows no more alike"
+            return ALIKE
         if prior and prior[-1] > max(SOUND, DRIFT * min(prior)):
             return "its class begins to drift"
         return None

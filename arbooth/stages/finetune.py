@@ -25,12 +25,12 @@ from arbooth.data.views import views_of
 from arbooth.errors import InputError
 from arbooth.method.fit import FitSettings, fit
 from arbooth.method.prior import ClassPrior
+from arbooth.method.prompts import training_prompts
 from arbooth.method.tuning import KINDS
 from arbooth.model.transformer import Transformer
 from arbooth.progress import track
 from arbooth.stages import prior as prior_stage
 from arbooth.stages.samples import Samples
-from arbooth.stages.tokenize import prompts_of
 
 if TYPE_CHECKING:
     from arbooth.params import Params
@@ -52,8 +52,11 @@ class Inputs:
 def read_inputs(params: Params, base: Base, key: str, reads: dict[str, Path]) -> Inputs:
     """Raises InputError: a cache is missing, or was made with something else."""
     photos = photo_files(reads["photos"])
-    views = views_of([photo.name for photo in photos], params.subjects[key].background, base)
-    prompts, captions = prompts_of(params, key, views)
+    subject = params.subjects[key]
+    views = views_of([photo.name for photo in photos], subject.background, base)
+    prompts, captions = training_prompts(
+        views, params.template(key), params.templates.subject, subject.captions, params.noun(key)
+    )
     header = {"prompts": prompts, "captions": captions, "subject": key, "photos": photos_digest(photos)}
     expected = origin(base.hash, quantizer_of(base), **header)
     tokens = read_subject(reads["tokens"], expected, quantizer_of(base))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from arbooth.data.bases import Base
 from arbooth.data.files import whole_folder, write_json
 from arbooth.data.manifest import MANIFEST, photos_digest
-from arbooth.data.photos import read_photos
-from arbooth.data.views import picture_of, views_of
+from arbooth.data.photos import picture_of, read_photos
+from arbooth.data.views import GROUNDS, views_of
 from arbooth.errors import InputError
 from arbooth.method.prompts import same_name
 
@@ -34,8 +34,13 @@ def run(job: Job) -> None:
     with whole_folder(job.writes["images"]) as folder:
         for index, view in enumerate(views_of(list(by_name), subject.background, base)):
             photo, crop = by_name[view.photo], crops.get(same_name(view.photo))
-            picture_of(view, photo, base, crop, subject.background).save(folder / f"{index:02d}.png")
-            manifest.append({**view._asdict(), "pixels": photo.digest, "crop": crop})
+            picture = picture_of(photo, view.ground, base, crop, subject.background)
+            if view.ground is None:
+                picture.save(folder / f"{index:02d}.png")
+                manifest.append({"photo": view.photo, "pixels": photo.digest, "crop": crop})
+            else:  # what a subject is compared with, and shown by, is its photos
+                (folder / GROUNDS).mkdir(exist_ok=True)
+                picture.save(folder / GROUNDS / f"{index:02d}.png")
         digest = photos_digest([photo.path for photo in photos.photos])
         write_json(folder / MANIFEST, {"height": height, "width": width, "photos": manifest, "digest": digest})
 

@@ -6,7 +6,6 @@ Self-correction flips bits anew at each step, so features are kept, not bits.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,11 +19,12 @@ from arbooth.data.manifest import MANIFEST
 from arbooth.data.networks import load_autoencoder, load_text_encoder, quantizer_of
 from arbooth.data.pictures import read_pictures
 from arbooth.data.tensors import origin
-from arbooth.method.prompts import View, training_prompts
+from arbooth.data.views import GROUNDS, views_of
+from arbooth.errors import InputError
+from arbooth.method.prompts import training_prompts
 from arbooth.model.autoencoder import Autoencoder
 
 if TYPE_CHECKING:
-    from arbooth.params import Params
     from arbooth.stages.job import Job
 
 logger = logging.getLogger(__name__)
@@ -34,9 +34,15 @@ EDGE = 0.08  # of a picture, what its middle lacks on every side
 def run(job: Job) -> None:
     base: Base = job.base
     manifest = read_fields(job.reads["images"] / MANIFEST, digest=str, photos=list)
-    views = [View(entry["photo"], entry["ground"]) for entry in manifest["photos"]]
-    prompts, captions = prompts_of(job.params, job.key, views)
-    pictures = read_pictures(sorted(job.reads["images"].glob("*.png"))) * 2 - 1
+    params, subject, images = job.params, job.params.subjects[job.key], job.reads["images"]
+    views = views_of([entry["photo"] for entry in manifest["photos"]], subject.background, base)
+    prompts, captions = training_prompts(
+        views, params.template(job.key), params.templates.subject, subject.captions, params.noun(job.key)
+    )
+    files = [*sorted(images.glob("*.png")), *sorted((images / GROUNDS).glob("*.png"))]
+    if len(files) != len(views):
+        raise InputError(f"{images} holds {len(files)} pictures where {len(views)} are learned: run `dvc repro`")
+    pictures = read_pictures(files) * 2 - 1
     autoencoder = load_autoencoder(base, job.device, only="encoder")
     features = _features(autoencoder, pictures, job.device)
     validation = _features(autoencoder, middles(pictures), job.device)
@@ -50,12 +56,6 @@ def run(job: Job) -> None:
     header = {"prompts": prompts, "captions": captions, "subject": job.key, "photos": manifest["digest"]}
     tokens = SubjectTokens(features, validation, encoded, captions)
     write_subject(job.writes["tokens"], tokens, origin(base.hash, quantizer_of(base), **header))
-
-
-def prompts_of(params: Params, key: str, views: Sequence[View]) -> tuple[list[str], list[int]]:
-    """What a subject's pictures are learned with (`training_prompts`)."""
-    own = params.subjects[key].captions
-    return training_prompts(views, params.template(key), params.templates.subject, own, params.noun(key))
 
 
 @torch.inference_mode()

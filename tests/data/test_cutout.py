@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from arbooth.data.cutout import GROUND, MARGIN, cut_out
+from arbooth.data.cutout import LIGHT, MARGIN, cut_out
 from arbooth.data.manifest import photo_files, photos_digest
 from arbooth.data.photos import prepared, read_photos
 from arbooth.errors import InputError
@@ -31,7 +31,7 @@ def test_the_subject_stands_in_the_middle_of_a_light_ground(ratio):
     assert abs(y.mean() - cut.height / 2) < 4 and abs(x.mean() - cut.width / 2) < 4
     assert inside.sum() == pytest.approx(np.pi * 40 * 30, rel=0.06)  # all of it
     edges = np.asarray(cut)[[0, -1]].reshape(-1, 3)
-    assert (edges == GROUND).all()
+    assert (edges == LIGHT).all()
     if ratio == 1:
         assert cut.width == pytest.approx(80 * (1 + 2 * MARGIN), rel=0.05)
 
@@ -107,5 +107,5 @@ def test_real_photos_lose_their_background():
     for name in ("duck_toy", "brown_cat"):
         for photo in read_photos(folder / name, 32, 10**8).photos[1:3]:
             pixels = np.asarray(prepared(photo, 64, 64, None, "remove"))
-            ground = (np.abs(pixels.astype(int) - GROUND).max(-1) < 6).mean()
+            ground = (np.abs(pixels.astype(int) - LIGHT).max(-1) < 6).mean()
             assert 0.25 < ground < 0.85, photo.path

@@ -186,6 +186,15 @@ def test_auto_steps_let_the_rates_fall_where_they_would_end(short_looks, tmp_pat
     assert same(result, tuned(StopAfter(tmp_path / "run.pt", 99), **chosen)[0])
 
 
+def test_a_run_whose_class_drifts_ends_at_once(short_looks, tmp_path, monkeypatch):
+    from arbooth.method import stopping
+
+    monkeypatch.setattr(stopping, "SOUND", 0.0)
+    monkeypatch.setattr(stopping, "DRIFT", 0.0)  # whatever the prior's loss is
+    result, _ = tuned(steps="auto", learning_rate=3e-2, decay=0.5)
+    assert len(result.history) == 2 and result.stopped == "its class begins to drift"
+
+
 def test_a_resume_file_of_another_run_is_ignored(tmp_path):
     with pytest.raises(Interrupted):
         tuned(StopAfter(tmp_path / "run.pt", 4))
