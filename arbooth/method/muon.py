@@ -1,6 +1,6 @@
 """Muon (Jordan et al., 2024): momentum whose step is the nearest orthogonal matrix. Pretraining and fine-tuning use it.
 
-PyTorch's own takes matrices only and iterates in bfloat16 always, which takes half a minute a step on a CPU without it.
+PyTorch's own takes matrices only and iterates in bfloat16 always, which is very slow on a CPU without it.
 """
 
 from __future__ import annotations

@@ -71,10 +71,8 @@ def optimizer_of(name: str) -> Callable[..., Optimizers]:
     """
     import torch
 
-    if name == "muon":
-        return _muon
-    if name == "adamw":
-        return partial(_adamw, partial(torch.optim.AdamW, fused=True))
+    if name != "adamw-8bit":
+        return partial(_made, partial(torch.optim.AdamW, fused=True), name == "muon")
     logging.getLogger("torchao").setLevel(logging.ERROR)  # it lists what it could not load of its kernels
     try:
         from torchao.optim import AdamW8bit
@@ -82,37 +80,26 @@ def optimizer_of(name: str) -> Callable[..., Optimizers]:
         raise InputError(
             "finetune.optimizer adamw-8bit needs torchao: run `pip install 'arbooth[low-memory]'`, or set adamw"
         ) from None
-    return partial(_adamw, AdamW8bit)
+    return partial(_made, AdamW8bit, False)
 
 
-def _adamw(
-    kind: Callable[..., torch.optim.Optimizer],
+def _made(
+    adamw: Callable[..., torch.optim.Optimizer],
+    has_muon: bool,
     identifier: Tensor,
     layers: Sequence[Tensor],
     rates: tuple[float, float],
     betas: tuple[float, float],
     weight_decay: float,
 ) -> Optimizers:
-    groups = [{"params": [identifier], "lr": rates[0]}]
-    if layers:
-        groups.append({"params": list(layers), "lr": rates[1]})
-    return Optimizers(kind(groups, betas=betas, weight_decay=weight_decay))
-
-
-def _muon(
-    identifier: Tensor,
-    layers: Sequence[Tensor],
-    rates: tuple[float, float],
-    betas: tuple[float, float],
-    weight_decay: float,
-) -> Optimizers:
-    import torch
-
     from arbooth.method.muon import RMS, Muon
 
-    matrices = [p for p in layers if p.ndim == 2]
-    vectors = [p for p in layers if p.ndim != 2]
-    rest = _adamw(partial(torch.optim.AdamW, fused=True), identifier, vectors, (rates[0], RMS * rates[1]), betas, weight_decay)
-    if not matrices:
-        return rest
-    return Optimizers(Muon(matrices, rates[1], weight_decay=weight_decay, like_adamw=True), *rest.own)
+    matrices = [p for p in layers if has_muon and p.ndim == 2]
+    rest = [p for p in layers if not has_muon or p.ndim != 2]
+    groups = [{"params": [identifier], "lr": rates[0]}]
+    if rest:
+        groups.append({"params": rest, "lr": RMS * rates[1] if has_muon else rates[1]})
+    own = [adamw(groups, betas=betas, weight_decay=weight_decay)]
+    if matrices:
+        own.append(Muon(matrices, rates[1], weight_decay=weight_decay, like_adamw=True))
+    return Optimizers(*own)
