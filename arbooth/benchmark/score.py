@@ -21,7 +21,7 @@ from arbooth.method.prompts import without_identifier
 from arbooth.metrics.drawings import Drawings, load_drawings
 from arbooth.metrics.encoders import Encoders, batched, load_encoders
 from arbooth.metrics.judge import Judge, load_judge
-from arbooth.metrics.scores import diversity
+from arbooth.metrics.scores import diversity, sharpness
 from arbooth.model.autoencoder import to_uint8
 from arbooth.painting.folder import write_paintings
 from arbooth.painting.painter import Painter
@@ -148,6 +148,7 @@ class Scorer:
         values: Values = defaultdict(list)
         joint = batched(self.encoders.joint_features, pictures)
         said = [answer for batch in pictures.split(64) for answer in self.judge.answers(batch)]
+        values["sharpness"] = sharpness(pictures)
         for prompt, cosine, hit, feature, answers in zip(prompts, alike, is_subject, joint, said):
             wanted = asked(prompt, self.judge.labels)
             right = [answers[question] == answer for question, answer in wanted.items()]

@@ -16,8 +16,8 @@ from arbooth.model.text import Prompt
 
 @dataclass
 class SubjectTokens:
-    """What fine-tuning reads of a subject: raw features [P,D,H,W] of its photos and of a view of each that is not trained on,
-    its training prompts, and which of them each photo has."""
+    """What fine-tuning reads of a subject: raw features [P,D,H,W] of its pictures and of each one's middle, which is not
+    trained on, its training prompts, and which of them each picture has."""
 
     features: Tensor
     validation: Tensor
@@ -57,7 +57,7 @@ def read_subject(path: Path, expected: dict[str, str], quantizer: Quantizer) -> 
         if not all(0 <= row < len(prompts[-1].features) for row in prompts[-1].identifier_rows):
             raise InputError(f"{path} places the identifier outside its prompt: delete it and run `dvc repro`")
     if len(tensors["validation"]) != len(tensors["features"]):
-        raise InputError(f"{path} does not have a view of each photo to stop by: delete it and run `dvc repro`")
+        raise InputError(f"{path} does not have each picture's middle to stop by: delete it and run `dvc repro`")
     if len(captions) != len(tensors["features"]) or not all(0 <= index < count for index in captions):
         raise InputError(f"{path} does not have a prompt for each photo: delete it and run `dvc repro`")
     return SubjectTokens(tensors["features"], tensors["validation"], prompts, captions)

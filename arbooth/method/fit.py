@@ -342,7 +342,7 @@ def fit(
         progress: wraps the range of steps that are left.
         attention: kernel of the block-causal attention.
         watch: is called after every step; what it keeps is kept with an unfinished run.
-        validation: raw features of a view of every photo that is not trained on [B,D,H,W]; steps of "auto" end by them.
+        validation: raw features of every picture's middle, which is not trained on [B,D,H,W]; steps of "auto" end by them.
 
     Raises:
         ValueError: settings and data do not fit each other.
@@ -353,7 +353,7 @@ def fit(
     stopping = None
     if settings.steps == "auto":
         if validation is None or len(validation) != len(features):
-            raise ValueError("steps of auto end by a view of every photo: give as many as there are photos")
+            raise ValueError("steps of auto end by every picture's middle: give as many as there are pictures")
         stopping = Stopping(validation)
     state = resume.load() if resume is not None else None
     if state is not None:

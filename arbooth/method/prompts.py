@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from arbooth.errors import InputError
 from arbooth.model.identifier import IDENTIFIER
 
 LONGEST = 2000
+T = TypeVar("T")
 
 
 def with_class(template: str, noun: str) -> str:
@@ -26,7 +27,7 @@ class View(NamedTuple):
 
 
 def training_prompts(
-    views: Sequence[View], template: str, on_ground: str, captions: Mapping[str, str], noun: str
+    views: Sequence[View], template: str, on_ground: str, captions: Mapping[str, str], noun: str, subject: str
 ) -> tuple[list[str], list[int]]:
     """The prompts that a subject's pictures are learned with, and which of them each picture has.
 
@@ -34,20 +35,31 @@ def training_prompts(
         template: for photos without a caption.
         on_ground: for those with another ground, which is named behind it.
         captions: file name -> template of its own, say "a photo of <S*> {class} on the beach".
+        subject: whose photos they are.
 
     Raises:
         InputError: a caption of a photo that is not there.
     """
-    own = {same_name(name): caption for name, caption in captions.items()}
-    unknown = sorted(set(own) - {same_name(view.photo) for view in views})
-    if unknown:
-        raise InputError(f"captions are given for photos that are not there: {', '.join(unknown)}")
+    own = of_photos(captions, [view.photo for view in views], f"subjects.{subject}.captions")
     each = [
         with_class(f"{on_ground} {view.ground}" if view.ground else own.get(same_name(view.photo), template), noun)
         for view in views
     ]
     prompts = list(dict.fromkeys(each))
     return prompts, [prompts.index(prompt) for prompt in each]
+
+
+def of_photos(values: Mapping[str, T], photos: Iterable[str], parameter: str) -> dict[str, T]:
+    """What a parameter says of single photos, by `same_name`.
+
+    Raises:
+        InputError: it names a photo that is not there.
+    """
+    found = {same_name(name): value for name, value in values.items()}
+    unknown = sorted(set(found) - set(map(same_name, photos)))
+    if unknown:
+        raise InputError(f"{parameter} names photos that are not there: {', '.join(unknown)}")
+    return found
 
 
 def same_name(name: str) -> str:

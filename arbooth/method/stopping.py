@@ -31,11 +31,11 @@ MOST = 1000
 class Stopping:
     """Ends a run where the subject's likeness has reached a plateau (soon), or its class begins to drift (at once).
 
-    Likeness is the loss of the coarser half of the scales on views of the photos that are not trained on. Finer scales are
+    Likeness is the loss of the coarser half of the scales on the pictures' middles, which are not trained on. Finer scales are
     learned by heart: their loss there rises while the subject is still growing alike.
 
     Args:
-        features: of those views, raw [P,D,H,W], one of every photo.
+        features: of those middles, raw [P,D,H,W], one of every picture.
 
     Attributes:
         validation: step -> loss on them.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Pairs of pictures compared at once: 1024-pixel pictures are large.
 PAIRS = 16
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 
 def image_similarity(photos_PF: Tensor, images_NF: Tensor) -> float:
@@ -39,6 +40,21 @@ def diversity(images: Tensor, distance: Callable[[Tensor, Tensor], Tensor]) -> f
         return None
     pairs = zip(first.split(PAIRS), second.split(PAIRS))
     return float(torch.cat([distance(images[a], images[b]).double() for a, b in pairs]).mean())
+
+
+def sharpness(images: Tensor) -> list[float]:
+    """Standard deviation of the Laplacian of each picture's luminance, a measure of focus (Pech-Pacheco et al., 2000): how
+    much fine detail there is, whatever it shows.
+
+    Args:
+        images: [N,3,H,W] in [0,1].
+    """
+    import torch
+    from torch.nn import functional as F
+
+    light = torch.einsum("nchw,c->nhw", images.double(), images.new_tensor(LUMINANCE, dtype=torch.float64))[:, None]
+    laplacian = light.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
+    return F.conv2d(light, laplacian).flatten(1).std(1).tolist()
 
 
 def mean(values: list[float | None]) -> float | None:

@@ -55,7 +55,7 @@ def read_inputs(params: Params, base: Base, key: str, reads: dict[str, Path]) ->
     subject = params.subjects[key]
     views = views_of([photo.name for photo in photos], subject.background, base)
     prompts, captions = training_prompts(
-        views, params.template(key), params.templates.subject, subject.captions, params.noun(key)
+        views, params.template(key), params.templates.subject, subject.captions, params.noun(key), key
     )
     header = {"prompts": prompts, "captions": captions, "subject": key, "photos": photos_digest(photos)}
     expected = origin(base.hash, quantizer_of(base), **header)

@@ -10,8 +10,7 @@ from arbooth.data.files import whole_folder, write_json
 from arbooth.data.manifest import MANIFEST, photos_digest
 from arbooth.data.photos import picture_of, read_photos
 from arbooth.data.views import GROUNDS, views_of
-from arbooth.errors import InputError
-from arbooth.method.prompts import same_name
+from arbooth.method.prompts import of_photos, same_name
 
 if TYPE_CHECKING:
     from arbooth.stages.job import Job
@@ -24,10 +23,7 @@ def run(job: Job) -> None:
     height, width = base.picture_size
     photos = read_photos(job.reads["photos"], min(height, width) // 2, job.project.settings.max_pixels)
     subject = job.params.subjects[job.key]
-    crops = {same_name(name): crop for name, crop in subject.crops.items()}
-    unknown = sorted(set(crops) - {same_name(p.path.name) for p in photos.photos})
-    if unknown:
-        raise InputError(f"subjects.{job.key}.crops names photos that are not there: {', '.join(unknown)}")
+    crops = of_photos(subject.crops, [photo.path.name for photo in photos.photos], f"subjects.{job.key}.crops")
     for note in photos.warnings:
         logger.warning(note)
     manifest, by_name = [], {photo.path.name: photo for photo in photos.photos}

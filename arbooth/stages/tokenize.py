@@ -1,4 +1,4 @@
-"""Pictures -> the tokenizer's raw features, those of a second view of each, and the features of the training prompts.
+"""Pictures -> the tokenizer's raw features, those of each one's middle, and the features of the training prompts.
 
 Self-correction flips bits anew at each step, so features are kept, not bits.
 """
@@ -37,7 +37,7 @@ def run(job: Job) -> None:
     params, subject, images = job.params, job.params.subjects[job.key], job.reads["images"]
     views = views_of([entry["photo"] for entry in manifest["photos"]], subject.background, base)
     prompts, captions = training_prompts(
-        views, params.template(job.key), params.templates.subject, subject.captions, params.noun(job.key)
+        views, params.template(job.key), params.templates.subject, subject.captions, params.noun(job.key), job.key
     )
     files = [*sorted(images.glob("*.png")), *sorted((images / GROUNDS).glob("*.png"))]
     if len(files) != len(views):
@@ -65,7 +65,7 @@ def _features(autoencoder: Autoencoder, pictures: Tensor, device: torch.device) 
 
 
 def middles(pictures: Tensor) -> Tensor:
-    """The middle of every picture [P,3,H,W] at the size of the whole: a view that fine-tuning is stopped by, not trained on."""
+    """The middle of every picture [P,3,H,W] at the size of the whole: fine-tuning is stopped by it, not trained on it."""
     height, width = pictures.shape[-2:]
     top, left = round(height * EDGE), round(width * EDGE)
     middle = pictures[..., top : height - top, left : width - left]

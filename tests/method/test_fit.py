@@ -149,7 +149,7 @@ def test_auto_steps_go_with_every_recipe(short_looks, changes):
 def test_auto_steps_want_a_view_of_every_photo(tiny):
     settings = replace(SETTINGS, steps="auto", prior="none")
     for views in (None, tiny.features[:2]):
-        with pytest.raises(ValueError, match="a view of every photo"):
+        with pytest.raises(ValueError, match="every picture's middle"):
             fit(tiny.net, tiny.quantizer, tiny.features, [Prompt(tiny.text, (3,))] * 3, None, settings, validation=views)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from arbooth.metrics.scores import diversity, image_similarity, mean, text_similarity
+from arbooth.metrics.scores import diversity, image_similarity, mean, sharpness, text_similarity
 
 
 def test_similarity_is_the_mean_over_every_pair():
@@ -35,3 +35,14 @@ def test_many_pairs_are_compared_in_parts():
 def test_mean_leaves_out_what_is_missing():
     assert mean([1.0, None, 3.0]) == 2.0
     assert mean([None]) is None
+
+
+def test_sharpness_is_fine_detail_and_no_shading():
+    checks = (torch.arange(16)[:, None] + torch.arange(16)) % 2 * 0.5
+    shading = torch.arange(16)[:, None] / 16 + torch.arange(16) / 32
+    plain, fine = shading.expand(3, 16, 16), checks.expand(3, 16, 16)
+    soft = torch.nn.functional.avg_pool2d(fine, 3, 1)
+    # Every neighbour of a dark pixel is light: the Laplacian is four times their difference, up or down.
+    assert sharpness(torch.stack([plain, fine])) == pytest.approx([0, 4 * 0.5], abs=0.01)
+    assert sharpness(soft[None])[0] < 0.2 * sharpness(fine[None])[0]
+    assert sharpness(torch.stack([fine, plain]))[0] == sharpness(fine[None])[0]
