@@ -72,7 +72,7 @@ def real(expression: str) -> int:
 
 
 def recipe(**changes) -> FitSettings:
-    return replace(FitSettings(**PARAMS.recipe), **{"batch": 1, "micro_batch": 0, "optimizer": "adamw", **changes})
+    return replace(FitSettings(**PARAMS.recipe), **{"batch": 1, "micro_batch": 0, "rank": 0, "optimizer": "adamw", **changes})
 
 
 @pytest.mark.heavy
@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_told_with_what_would():
     }
     base = replace(load_base("embedded"), name="four", record=record)
     assert misfits(base, PARAMS, 400 * GIB) == []
-    full = {"finetune.optimizer": "adamw", "finetune.batch": 1}
+    full = {"finetune.optimizer": "adamw", "finetune.rank": 0, "finetune.batch": 1}
     said = misfits(base, changed(**full), 3 * GIB)
     assert [line.split()[0] for line in said] == ["finetune"] and "set finetune.optimizer=adamw-8bit" in said[0]
     said = misfits(base, changed(**full), GIB)  # one way is not enough, two are

@@ -178,12 +178,12 @@ def asked(prompt: str, labels: dict[str, list[str]]) -> dict[str, str]:
 
 def paint_floor(project: Project, params: Params, subject: str, folder: Path) -> None:
     """What the untuned base paints for a subject's prompts without the identifier; not again where it is there."""
-    base = project.base(params)
+    base, sampling = project.base(params), {**params.sampling, "prompt_guidance": 0.0}  # which a subject alone has
     wanted = [{**row, "prompt": without_identifier(row["prompt"])} for row in prompts_of(params, subject)]
     origin = {
         "base": base.hash,
         "wanted": wanted,
-        "sampling": params.sampling,
+        "sampling": sampling,
         "seed": params.seed,
         "compute": params.compute,
     }
@@ -191,7 +191,7 @@ def paint_floor(project: Project, params: Params, subject: str, folder: Path) ->
     origin = json.loads(json.dumps(origin))  # as it will be read back: tuples are lists
     if (folder / "origin.json").is_file() and read_json(folder / "origin.json") == origin:
         return
-    painter = Painter(base, params.sampling, project.device, params.compute)
+    painter = Painter(base, sampling, project.device, params.compute)
     progress = partial(track, label=f"floor {folder.name}")
     paintings = painter.paint(
         [(row["prompt"], row["index"]) for row in wanted], params.seed, painter.sampling(), None, progress

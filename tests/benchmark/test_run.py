@@ -138,8 +138,10 @@ def test_the_floor_is_painted_anew_when_what_it_answers_changes(project):
     paint_floor(Project(project), params, "black-cat", folder)
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     stamp = (folder / "0000.png").stat().st_mtime_ns
-    paint_floor(Project(project), params, "black-cat", folder)
-    assert (folder / "0000.png").stat().st_mtime_ns == stamp
+    guided = params.generate.model_copy(update={"prompt_guidance": 3.0})  # toward what a subject's prompt adds: not here
+    for same in (params, params.model_copy(update={"generate": guided})):
+        paint_floor(Project(project), same, "black-cat", folder)
+        assert (folder / "0000.png").stat().st_mtime_ns == stamp
     paint_floor(Project(project), params.model_copy(update={"seed": 5}), "black-cat", folder)
     after = {p.name: p.read_bytes() for p in folder.iterdir()}
     assert before.keys() == after.keys() and before["0000.png"] != after["0000.png"]

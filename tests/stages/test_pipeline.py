@@ -221,26 +221,33 @@ def test_a_stage_reads_the_sections_that_the_table_names_and_no_other(whole, tmp
 
 
 def test_a_full_adapter_is_shrunk_and_painted_with(whole, tmp_path):
-    said = arbooth("adapter", "shrink", "poodle", "--rank", "8", "--out", str(tmp_path / "small.safetensors"), cwd=whole)
+    shrink = ("adapter", "shrink", "poodle", "--out", str(tmp_path / "small.safetensors"), "--rank")
+    refused = arbooth(*shrink, "8", cwd=whole, check=False)
+    assert refused.returncode == 2 and "is of kind 'low-rank' already" in refused.stderr
+    folder = tmp_path / "project"
+    shutil.copytree(whole, folder, symlinks=True)
+    set_params(folder, **{"finetune.rank": 0})
+    arbooth("stage", "finetune", "poodle", cwd=folder)
+    said = arbooth(*shrink, "8", cwd=folder)
     assert "lost of the change: " in said.stdout
-    full, small = whole / "artifacts" / "finetune" / "poodle.safetensors", tmp_path / "small.safetensors"
+    full, small = folder / "artifacts" / "finetune" / "poodle.safetensors", tmp_path / "small.safetensors"
     assert small.stat().st_size < 0.2 * full.stat().st_size and read_adapter(small, "poodle").kind == "low-rank"
-    painted = arbooth("generate", str(small), "a <S*> dog", "-n", "1", "--out", str(tmp_path / "x"), cwd=whole)
+    painted = arbooth("generate", str(small), "a <S*> dog", "-n", "1", "--out", str(tmp_path / "x"), cwd=folder)
     assert "seed0-0.png" in painted.stdout
-    again = ("adapter", "shrink", "poodle", "--rank", "100000", "--out", str(tmp_path / "y.safetensors"))
-    refused = arbooth(*again, cwd=whole, check=False)
-    assert refused.returncode == 2 and "does not fit" in refused.stderr and not (tmp_path / "y.safetensors").exists()
+    small.unlink()
+    refused = arbooth(*shrink, "100000", cwd=folder, check=False)
+    assert refused.returncode == 2 and "does not fit" in refused.stderr and not small.exists()
 
 
 @pytest.mark.heavy
-def test_low_rank_goes_through_every_stage(whole, tmp_path):
+def test_whole_matrices_go_through_every_stage(whole, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(whole, folder, symlinks=True)
-    set_params(folder, **{"finetune.rank": 4, "finetune.micro_batch": 1, "finetune.last_scale_chance": 0.5})
+    set_params(folder, **{"finetune.rank": 0, "finetune.micro_batch": 1, "finetune.last_scale_chance": 0.5})
     set_params(folder, **{"generate.batch": 3})
     repro(folder)
     adapter = read_adapter(folder / "artifacts" / "finetune" / "poodle.safetensors", "poodle")
-    assert adapter.kind == "low-rank" and adapter.settings["rank"] == 4
+    assert adapter.kind == "full" and read_adapter(whole / "artifacts" / "finetune" / "poodle.safetensors").kind == "low-rank"
     done = arbooth("generate", "models:/arbooth-poodle@candidate", "a <S*> dog", "-n", "1", "--out", "x", cwd=folder)
     assert "seed0-0.png" in done.stdout
 
@@ -252,7 +259,7 @@ def test_bfloat16_runs_and_halves_the_adapter(whole, tmp_path):
     for name, key in (("prior", "dog"), ("finetune", "poodle")):
         arbooth("stage", name, key, cwd=folder)
     sizes = [(p / "artifacts" / "finetune" / "poodle.safetensors").stat().st_size for p in (folder, whole)]
-    assert sizes[0] < 0.51 * sizes[1]
+    assert sizes[0] < 0.6 * sizes[1]  # vectors stay in float32
     arbooth("generate", "poodle", "a <S*> dog", "-n", "1", cwd=folder)
     adapter = read_adapter(folder / "artifacts" / "finetune" / "poodle.safetensors")
     assert adapter.settings["compute"] == "bfloat16"
