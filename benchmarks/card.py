@@ -51,7 +51,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("torch sees no CUDA device here")
     shape, params = released(given.size, 1.0, given.pixels), load_params("recipe", text=params_of("infinity-2b"))
-    whole = replace(FitSettings(**params.recipe), batch=1, optimizer="adamw")
+    whole = replace(FitSettings(**params.recipe), batch=1, optimizer="adamw", rank=0)
     low = replace(whole, rank=16)
     best = reached()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}: {best / 1e12:.0f} TFLOP/s of {COMPUTE} products")

@@ -25,7 +25,8 @@ from arbooth.model.transformer import Transformer
 
 SETTINGS = {
     "compute": "bfloat16", "picture.pixels": "0.06M", "prior.samples": 1, "finetune.steps": 3, "finetune.batch": 1,
-    "finetune.optimizer": "adamw", "finetune.learning_rate": 2.34e-5, "finetune.decay": 0.0, "generate.images_per_prompt": 1,
+    "finetune.optimizer": "adamw", "finetune.learning_rate": 2.34e-5, "finetune.rank": 0, "finetune.decay": 0.0,
+    "generate.images_per_prompt": 1,
     "generate.class_images": 1,
 }  # fmt: skip
 
