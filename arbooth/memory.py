@@ -46,8 +46,9 @@ FREE = 0.9
 # No way to use a base takes more than so many times the bytes of its files.
 AT_MOST = 60
 # Ways to need less in fine-tuning, the cheapest first.
+LOW_RANK = 16
 REMEDIES: tuple[tuple[str, object], ...] = (
-    ("recompute", True), ("micro_batch", 1), ("optimizer", "adamw-8bit"), ("rank", 16),
+    ("recompute", True), ("micro_batch", 1), ("optimizer", "adamw-8bit"), ("rank", LOW_RANK),
 )  # fmt: skip
 
 
@@ -306,6 +307,8 @@ def _remedy(base: Base, params: Params, limit: int) -> str:
     names: list[str] = []
     for name, value in REMEDIES:
         if getattr(done, name) == value or (name, done.optimizer) == ("optimizer", "muon"):  # whose rate AdamW can't have
+            continue
+        if name == "rank" and 0 < done.rank < LOW_RANK:  # which needs less already
             continue
         done = replace(done, **{name: value})
         names.append(f"finetune.{name}={str(value).lower()}")
