@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,7 +80,11 @@ def missing(project: Project, names: Sequence[str]) -> list[str]:
             there = set()
             for kind in {kind for kind, _ in wanted.values()}:
                 asked = [oid for other, oid in wanted.values() if other == kind]
-                there |= {(kind, oid) for oid in repo.cloud.get_remote_odb(hash_name=kind).oids_exist(asked)}
+                remote = repo.cloud.get_remote_odb(hash_name=kind)
+                there |= {(kind, oid) for oid in remote.oids_exist(asked)}
+                for lost in [oid for oid in asked if (kind, oid) not in there][:1]:
+                    with suppress(FileNotFoundError):
+                        remote.fs.fs.cat_file(remote.oid_to_path(lost))  # to HTTP, a host that is away just has nothing
     except Exception as error:  # of whatever library reaches it
         said = without_secrets(" ".join(str(error).split())) or type(error).__name__
         raise InputError(f"DVC's remote does not answer: {said}") from None

@@ -313,7 +313,8 @@ def _remedy(base: Base, params: Params, limit: int) -> str:
         done = replace(done, **{name: value})
         names.append(f"finetune.{name}={str(value).lower()}")
         if finetune_peak(shape, done, params.compute).total <= limit:
-            return f"set {' '.join(names)}"
+            more = " and a larger finetune.learning_rate, which low rank wants" if done.rank != params.finetune.rank else ""
+            return f"set {' '.join(names)}{more}"
     return ""
 
 

@@ -141,7 +141,8 @@ def test_what_the_remote_lacks_is_named(folder, tmp_path):
     (folder / names[0]).write_text("outs: []\n")
     with pytest.raises(InputError, match="here.dvc is no file of DVC's .*: `dvc add` its folder again"):
         dvcfiles.missing(project, names)
-    dvc("remote", "modify", "-q", "storage", "url", "ssh://me:secret@127.0.0.1:9/remote", cwd=folder)
-    with pytest.raises(InputError, match="DVC's remote does not answer: ") as refused:
-        dvcfiles.missing(project, names[1:])
-    assert "secret" not in str(refused.value)
+    for kind in ("ssh", "http"):
+        dvc("remote", "modify", "-q", "storage", "url", f"{kind}://me:secret@127.0.0.1:9/remote", cwd=folder)
+        with pytest.raises(InputError, match="DVC's remote does not answer: ") as refused:
+            dvcfiles.missing(project, names[1:])
+        assert "secret" not in str(refused.value)

@@ -20,16 +20,14 @@ from arbooth.data.manifest import photo_files, photos_digest
 from arbooth.data.networks import load_transformer, quantizer_of
 from arbooth.data.priors import read_prior
 from arbooth.data.resume import ResumeFile
-from arbooth.data.tensors import origin
-from arbooth.data.views import views_of
 from arbooth.errors import InputError
 from arbooth.method.fit import FitSettings, fit
 from arbooth.method.prior import ClassPrior
-from arbooth.method.prompts import training_prompts
 from arbooth.method.tuning import KINDS
 from arbooth.model.transformer import Transformer
 from arbooth.progress import track
 from arbooth.stages import prior as prior_stage
+from arbooth.stages import tokenize as tokenize_stage
 from arbooth.stages.samples import Samples
 
 if TYPE_CHECKING:
@@ -52,13 +50,8 @@ class Inputs:
 def read_inputs(params: Params, base: Base, key: str, reads: dict[str, Path]) -> Inputs:
     """Raises InputError: a cache is missing, or was made with something else."""
     photos = photo_files(reads["photos"])
-    subject = params.subjects[key]
-    views = views_of([photo.name for photo in photos], subject.background, base)
-    prompts, captions = training_prompts(
-        views, params.template(key), params.templates.subject, subject.captions, params.noun(key), key
-    )
-    header = {"prompts": prompts, "captions": captions, "subject": key, "photos": photos_digest(photos)}
-    expected = origin(base.hash, quantizer_of(base), **header)
+    names = [photo.name for photo in photos]
+    expected = tokenize_stage.header(params, base, key, names, photos_digest(photos))
     tokens = read_subject(reads["tokens"], expected, quantizer_of(base))
     recipe, prior = FitSettings(**params.recipe), None
     if recipe.prior != "none":

@@ -6,6 +6,7 @@ Self-correction flips bits anew at each step, so features are kept, not bits.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,23 +26,40 @@ from arbooth.method.prompts import training_prompts
 from arbooth.model.autoencoder import Autoencoder
 
 if TYPE_CHECKING:
+    from arbooth.params import Params
     from arbooth.stages.job import Job
 
 logger = logging.getLogger(__name__)
 EDGE = 0.08  # of a picture, what its middle lacks on every side
 
 
+def learned_prompts(params: Params, base: Base, key: str, photos: Sequence[str]) -> tuple[list[str], list[int]]:
+    """The prompts that a subject's pictures are learned with, and which of them each picture has.
+
+    Raises:
+        InputError: a caption of a photo that is not there.
+    """
+    subject = params.subjects[key]
+    views = views_of(photos, subject.background, base)
+    return training_prompts(
+        views, params.template(key), params.templates.subject, subject.captions, params.noun(key), key
+    )
+
+
+def header(params: Params, base: Base, key: str, photos: Sequence[str], digest: str) -> dict[str, str]:
+    """What a subject's tokens are made with; fine-tuning refuses others."""
+    prompts, captions = learned_prompts(params, base, key, photos)
+    return origin(base.hash, quantizer_of(base), prompts=prompts, captions=captions, subject=key, photos=digest)
+
+
 def run(job: Job) -> None:
     base: Base = job.base
     manifest = read_fields(job.reads["images"] / MANIFEST, digest=str, photos=list)
-    params, subject, images = job.params, job.params.subjects[job.key], job.reads["images"]
-    views = views_of([entry["photo"] for entry in manifest["photos"]], subject.background, base)
-    prompts, captions = training_prompts(
-        views, params.template(job.key), params.templates.subject, subject.captions, params.noun(job.key), job.key
-    )
+    photos, images = [entry["photo"] for entry in manifest["photos"]], job.reads["images"]
+    prompts, captions = learned_prompts(job.params, base, job.key, photos)
     files = [*sorted(images.glob("*.png")), *sorted((images / GROUNDS).glob("*.png"))]
-    if len(files) != len(views):
-        raise InputError(f"{images} holds {len(files)} pictures where {len(views)} are learned: run `dvc repro`")
+    if len(files) != len(captions):
+        raise InputError(f"{images} holds {len(files)} pictures where {len(captions)} are learned: run `dvc repro`")
     pictures = read_pictures(files) * 2 - 1
     autoencoder = load_autoencoder(base, job.device, only="encoder")
     features = _features(autoencoder, pictures, job.device)
@@ -53,9 +71,8 @@ def run(job: Job) -> None:
     encoded = [encoder.encode(prompt) for prompt in prompts]
     for one in encoded:
         one.features = one.features.cpu()
-    header = {"prompts": prompts, "captions": captions, "subject": job.key, "photos": manifest["digest"]}
     tokens = SubjectTokens(features, validation, encoded, captions)
-    write_subject(job.writes["tokens"], tokens, origin(base.hash, quantizer_of(base), **header))
+    write_subject(job.writes["tokens"], tokens, header(job.params, base, job.key, photos, manifest["digest"]))
 
 
 @torch.inference_mode()
