@@ -6,7 +6,7 @@ Source: ARBooth, sections 3.2 (selective layer tuning) and 3.3 (scale-wise weigh
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from arbooth.errors import InputError
 from arbooth.method.fit import fit
 from arbooth.method.layers import LAYERS, WHOLE_LAYERS
 from arbooth.method.seeds import generator
+from arbooth.method.tuning import KINDS
 from arbooth.metrics.encoders import load_encoders
 from arbooth.metrics.judge import load_judge
 from arbooth.model.quantizer import Quantizer
@@ -56,15 +57,15 @@ def averaged(tables: list[list[dict]]) -> list[dict]:
     return rows
 
 
-def layer_changes(project: Project, key: str) -> list[dict]:
+def layer_changes(project: Project, key: str, overrides: Sequence[str] = ()) -> list[dict]:
     """Tune every layer, then ask how far each kind moved: ||W' - W|| / ||W||, a row a block and kind.
 
-    The recipe is that of params.yaml but for the layers.
+    The recipe is that of params.yaml, with overrides, but for the layers; of low-rank adapters the product is what moved.
 
     Raises:
         InputError: no such subject, or its caches are missing or stale.
     """
-    params = project.params(key)
+    params = project.params(key, overrides)
     given = read_inputs(params, project.base(params), key, project.paths("finetune", key, params)[0])
     net = load_transformer(given.base, project.device, params.compute)
     before = {name: value.detach().float().clone() for name, value in net.named_parameters()}
@@ -74,18 +75,18 @@ def layer_changes(project: Project, key: str) -> list[dict]:
         given.tokens.features,
         given.tokens.prompt_of_each(),
         given.prior,
-        replace(given.recipe, layers=WHOLE_LAYERS, rank=0),
+        replace(given.recipe, layers=WHOLE_LAYERS),
         progress=partial(track, label=f"tuning every layer on {key}"),
         attention=project.settings.attention,
         validation=given.tokens.validation,
     )
-    return changes(before, result.parameters, net.config.depth)
+    return changes(before, KINDS[given.recipe.kind].become(result.parameters, before), net.config.depth)
 
 
-def changes(before: dict[str, Tensor], after: dict[str, Tensor], depth: int) -> list[dict]:
+def changes(before: dict[str, Tensor], after: Iterable[tuple[str, Tensor]], depth: int) -> list[dict]:
     """Relative change of each layer kind in each block, over all its parameters together."""
     moved, size = defaultdict(float), defaultdict(float)
-    for name, value in after.items():
+    for name, value in after:
         _, block, rest = name.split(".", 2)
         kind = next(layer for layer in WHOLE_LAYERS if rest.startswith(LAYERS[layer]))
         moved[int(block), kind] += (value.float() - before[name].to(value.device)).square().sum().item()

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from arbooth.errors import InputError
 from arbooth.terminal import project_here, short
 
 analyses = typer.Typer(help="Which layers move in fine-tuning, and what each scale holds.", no_args_is_help=True)
 Analysed = Annotated[list[str], typer.Argument(help="of params.yaml, with the caches that `dvc repro` makes")]
+Changed = Annotated[list[str], typer.Argument(help="of params.yaml, with the caches that `dvc repro` makes; and parameters to set, say finetune.rank=0")]
 Beside = Annotated[Path | None, typer.Option(help="folder of table and plot [outputs/SUBJECTS]")]
 
 
 @analyses.command("layers")
-def analyze_layers(subjects: Analysed, out: Beside = None) -> None:
+def analyze_layers(subjects: Changed, out: Beside = None) -> None:
     """Tune every layer: how far does each kind move?"""
     from arbooth.benchmark.analyses import layer_changes, plot_layers
 
-    _analyze(layer_changes, plot_layers, subjects, out, "layers")
+    overrides = [word for word in subjects if "=" in word]
+    named = [word for word in subjects if "=" not in word]
+    _analyze(partial(layer_changes, overrides=overrides), plot_layers, named, out, "layers")
 
 
 @analyses.command("scales")
@@ -34,6 +39,8 @@ def _analyze(measure, plot, subjects: list[str], out: Path | None, name: str) ->
     from arbooth.benchmark.analyses import over_subjects
     from arbooth.data.files import write_table
 
+    if not subjects:
+        raise InputError("name at least one subject of params.yaml")
     project = project_here()
     folder = out or project.outputs / "+".join(subjects)
     rows = over_subjects(project, measure, subjects)

@@ -64,7 +64,7 @@ VICO = {
     "tortoise_plushy": ("plushy", OBJECT),
     "wooden_barn": ("barn", OBJECT),
 }
-# ARBooth, its table of results on ViCo: I_dino, text fidelity on the scale of that benchmark's own evaluator, seconds.
+# ARBooth, its table of results on ViCo: I_dino by its own evaluator, text fidelity on the scale of that benchmark's, seconds.
 _VICO_TABLE = {
     "Textual Inversion": (0.529, 0.220, 18.0),
     "DreamBooth": (0.640, 0.815, 18.0),
@@ -73,7 +73,7 @@ _VICO_TABLE = {
     "DreamMatcher": (0.682, 0.823, 32.0),
     "ARBooth, Infinity-2B": (0.705, 0.824, 0.5),
 }
-_COLUMNS = ("I_dino", "T_clip of ViCo's evaluator", "seconds_per_image")
+_COLUMNS = ("I_dino_as_published", "T_clip of ViCo's evaluator", "seconds_per_image")
 
 
 def vico(folder: Path) -> Protocol:
@@ -135,7 +135,7 @@ def lay_out(project: Project, name: str, folder: Path, encoders: str) -> str:
         A line that says how many subjects there are.
 
     Raises:
-        InputError: no such protocol, or the folder holds none of its subjects or not its prompts.
+        InputError: no such protocol, or the folder holds none of its subjects or not its prompts, or is the benchmark's own.
     """
     if name not in PROTOCOLS:
         raise InputError(f"{name!r} takes no photos: those that do are {' and '.join(PROTOCOLS)}")
@@ -147,6 +147,8 @@ def lay_out(project: Project, name: str, folder: Path, encoders: str) -> str:
     if not found:
         raise InputError(f"{folder} holds none of {name}'s subjects: {', '.join(list(protocol.subjects)[:4])}, ...")
     source = Project(project.benchmarks / name)
+    for subject in found:
+        _refuse_originals(source.photos(subject), folder / subject)
     for subject, files in found.items():
         link_photos(source, subject, files)
     written = {
@@ -160,6 +162,13 @@ def lay_out(project: Project, name: str, folder: Path, encoders: str) -> str:
                 OmegaConf.save(values, part)
     (source.root / ".gitignore").write_text("/runs/\n/photos/\n", encoding="utf-8")
     return f"{name}: {len(found)} of {len(protocol.subjects)} subjects are in {folder}"
+
+
+def _refuse_originals(links: Path, given: Path) -> None:
+    """Raises InputError: what is made anew, of links, holds the photos themselves, or some that are no links."""
+    own = links.is_dir() and any(not path.is_symlink() for path in links.iterdir())
+    if own or links.resolve() == given.resolve():
+        raise InputError(f"{links} is made anew, of links: keep the photos in a folder of their own, and name that")
 
 
 def _params(protocol: Protocol, subjects: list[str], encoders: str) -> dict:

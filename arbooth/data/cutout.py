@@ -29,7 +29,7 @@ def cut_out(
     Raises:
         InputError: nothing, or everything, is the subject.
     """
-    part = _largest(_thumb(mask.convert("L"))) if mask is not None else _found(_thumb(image))
+    part = _thumb(mask.convert("L")) > 127 if mask is not None else _found(_thumb(image))
     if not _LEAST < part.mean() < _MOST:
         raise InputError("no subject stands out from its background")
     small = Image.fromarray(part.astype(np.uint8) * 255)

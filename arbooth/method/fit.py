@@ -142,6 +142,8 @@ class Fitting:
         self.features = features.to(device)
         self.prompts = [Prompt(prompt.features.to(device), prompt.identifier_rows) for prompt in prompts]
         self.prior = prior if settings.prior != "none" else None
+        if self.prior is not None:
+            self.class_text = self.prior.features.to(device)
         self.parameters = KINDS[settings.kind].attach(net, settings.layers, settings.rank, settings.seed)
         shape = (settings.identifier_tokens, net.config.text_width)
         self.identifier = torch.zeros(shape, device=device, requires_grad=True)
@@ -227,7 +229,7 @@ class Fitting:
         if self.prior is not None and len(chosen):
             class_inputs, _ = self.quantizer.inputs_from_bits(moved(self.prior.bits[chosen], device))
             inputs_BLP = torch.cat([inputs_BLP, class_inputs[:, : length - 1]])
-            texts += [self.prior.features.to(device)] * len(chosen)
+            texts += [self.class_text] * len(chosen)
         logits = self.net(Text.stack(texts), inputs_BLP, schedule, recompute=settings.recompute, backend=self.attention)
         share = length / self.quantizer.schedule.length / settings.batch  # means are over whole schedules and batches
         row = torch.zeros(len(self.columns), device=device)
@@ -366,8 +368,8 @@ def fit(
         run.step()
         if watch is not None:
             watch(run.step_number, run.identifier.detach())
-        if stopping is not None and (reason := stopping.look(run)):
-            run.end(soon=reason == ALIKE)
+        if stopping is not None and stopping.look(run):
+            run.end(soon=stopping.reason == ALIKE)
         if run.step_number == run.last:
             break
         due = resume is not None and (resume.stopping() or resume.due())

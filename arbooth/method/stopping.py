@@ -22,8 +22,8 @@ GAIN = 0.01
 # The prior's loss has begun to drift at so many times its least, if that is more than so many nats a bit: below, the class
 # is what it was.
 DRIFT, SOUND = 2.0, 0.02
-# Why a run ends that may take some more steps, at falling rates.
-ALIKE = "the subject grows no more alike"
+# Why a run ends: soon, after some more steps at falling rates, or at once.
+ALIKE, DRIFTS = "the subject grows no more alike", "its class begins to drift"
 # Steps of a run that would go on.
 MOST = 1000
 
@@ -40,22 +40,26 @@ class Stopping:
     Attributes:
         validation: step -> loss on them.
         prior: step -> the prior's loss, mean over the steps since the last look; nothing where it is not distilled.
+        reason: why the run ends, if it does.
     """
 
     def __init__(self, features: Tensor) -> None:
-        self.features = features
+        self.features, self.reason = features, ""
         self.validation: dict[int, float] = {}
         self.prior: dict[int, float] = {}
 
-    def look(self, run: Fitting) -> str | None:
-        """Measure, if it is time to; returns why the run is to end, or None: no more where it is ending already."""
-        if run.step_number % EVERY or self.reason:
-            return None
+    def look(self, run: Fitting) -> bool:
+        """Measure, if it is time to; whether there is a reason to end that was not there before. A run that ends soon can
+        still begin to drift.
+        """
+        if run.step_number % EVERY:
+            return False
         self.validation[run.step_number] = self.loss(run)
         if run.prior is not None and run.settings.prior == "distill":
             bits = run.quantizer.token_bits if run.settings.distillation == "joint" else 1  # a sum over them, or a mean
             self.prior[run.step_number] = torch.stack(run.rows[-EVERY:])[:, -1].mean().item() / bits
-        return self.reason
+        before, self.reason = self.reason, self.verdict(self.reason)
+        return self.reason != before
 
     @torch.no_grad()
     def loss(self, run: Fitting) -> float:
@@ -67,19 +71,19 @@ class Stopping:
         loss_BL = losses.cross_entropy(logits, tokens.bits[:, : schedule.length])
         return losses.scale_means(loss_BL, schedule).mean().item()
 
-    @property
-    def reason(self) -> str | None:
+    def verdict(self, before: str = "") -> str:
+        """The reason to end, by what was measured so far: one that was there before, or is stronger."""
         validation, prior = list(self.validation.values()), list(self.prior.values())
-        before, last = validation[:-PATIENCE], validation[-PATIENCE:]
-        if before and min(last) > (1 - GAIN) * min(before):
-            return ALIKE
         if prior and prior[-1] > max(SOUND, DRIFT * min(prior)):
-            return "its class begins to drift"
-        return None
+            return DRIFTS
+        earlier, last = validation[:-PATIENCE], validation[-PATIENCE:]
+        if earlier and min(last) > (1 - GAIN) * min(earlier):
+            return ALIKE
+        return before
 
     def state(self) -> dict:
         """What a resumed run needs."""
-        return {"validation": self.validation, "prior": self.prior}
+        return {"validation": self.validation, "prior": self.prior, "reason": self.reason}
 
     def restore(self, state: dict) -> None:
-        self.validation, self.prior = dict(state["validation"]), dict(state["prior"])
+        self.validation, self.prior, self.reason = dict(state["validation"]), dict(state["prior"]), state["reason"]

@@ -87,9 +87,14 @@ class FullTuning:
         """
         self.check(tensors, net)
         check_finite(tensors)
+        own = dict(net.named_parameters())
         with torch.no_grad():
-            for name, value in tensors.items():
-                net.get_parameter(name).copy_(value)
+            for name, value in self.become(tensors, own):
+                own[name].copy_(value)
+
+    def become(self, tensors: Tensors, own: Tensors) -> Iterator[tuple[str, Tensor]]:
+        """What the parameters that they change are with them; `own` holds what those are without, by name."""
+        yield from tensors.items()
 
 
 class LowRankTuning(FullTuning):
@@ -137,15 +142,11 @@ class LowRankTuning(FullTuning):
                 stack.callback(handle.remove)
             yield
 
-    def merge(self, tensors: Tensors, net: Transformer) -> None:
-        self.check(tensors, net)
-        check_finite(tensors)
-        super().merge(_vectors(tensors), net)
-        with torch.no_grad():
-            for name, (down_RI, up_OR) in _factors(tensors).items():
-                weight = net.get_parameter(name)
-                change_OI = up_OR.to(weight.device).float() @ down_RI.to(weight.device).float()
-                weight.copy_(weight + change_OI.to(weight.dtype))
+    def become(self, tensors: Tensors, own: Tensors) -> Iterator[tuple[str, Tensor]]:
+        yield from _vectors(tensors).items()
+        for name, (down_RI, up_OR) in _factors(tensors).items():
+            weight_OI = own[name].detach()
+            yield name, weight_OI.float() + up_OR.to(weight_OI.device).float() @ down_RI.to(weight_OI.device).float()
 
 
 def _is_matrix(name: str, value: Tensor) -> bool:

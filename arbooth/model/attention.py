@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from arbooth.model.moving import moved
 from arbooth.model.schedule import Schedule
 
 BACKENDS = ("scales", "flex")
@@ -68,13 +69,13 @@ def _flex(q: Tensor, k: Tensor, v: Tensor, schedule: Schedule) -> Tensor:
     return kernel(q, k, v, block_mask=_block_mask(schedule, str(q.device)), scale=1.0)
 
 
-def text_mask(lengths: list[int], device: torch.device | str | None = None) -> Tensor | None:
+def text_mask(lengths: list[int], device: torch.device | str = "cpu") -> Tensor | None:
     """Boolean [B,1,1,T] that hides padding, or None where no sample is padded."""
     longest = max(lengths)
     if min(lengths) == longest:
         return None
     mask = torch.arange(longest)[None] < torch.tensor(lengths)[:, None]
-    return mask[:, None, None].to(device)
+    return moved(mask[:, None, None], device)
 
 
 class KeyValueCache:

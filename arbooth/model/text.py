@@ -51,7 +51,8 @@ class TextEncoder:
     """
 
     def __init__(self, model, tokenizer, longest: int = 512) -> None:
-        self.model, self.tokenizer, self.longest = model.eval().requires_grad_(False), tokenizer, longest
+        self.model = self._home = model.eval().requires_grad_(False)
+        self.tokenizer, self.longest = tokenizer, longest
         if IDENTIFIER not in tokenizer.get_vocab():
             tokenizer.add_tokens([IDENTIFIER], special_tokens=True)
         self.identifier = tokenizer.convert_tokens_to_ids(IDENTIFIER)
@@ -60,24 +61,26 @@ class TextEncoder:
             raise ValueError(f"the text encoder has {rows} rows and none is left for {IDENTIFIER}")
 
     @contextmanager
-    def on(self, device: torch.device | str) -> Iterator[None]:
-        """The encoder on a device while prompts are encoded. It stays there if half of the memory is free beside it.
+    def on(self, device: torch.device | str, stay: bool = False) -> Iterator[None]:
+        """The encoder on a device while prompts are encoded.
 
-        The weights on the CPU are kept, so that freeing the others costs no time.
+        The weights where they were loaded are kept, so that freeing the others costs no time.
+
+        Args:
+            stay: afterwards too, if half of the memory is free beside it.
         """
         device = torch.device(device)
         if device.type != "cuda":
             yield
             return
-        kept = self.model
-        if kept.device != device:
-            self.model = copy.deepcopy(kept).to(device)
+        if self.model.device != device:
+            self.model = copy.deepcopy(self._home).to(device)
         try:
             yield
         finally:
             free, total = torch.cuda.mem_get_info(device)
-            if free < total / 2:
-                self.model = kept
+            if not stay or free < total / 2:
+                self.model = self._home
 
     @property
     def width(self) -> int:

@@ -112,7 +112,8 @@ class Painter:
                     logger.warning("base %r does not know the words %s: they do little", self.base.name, words)
             plain = _plain(adapter, sampling, [prompt for prompt, _ in prompts])
             wanted = [*(prompt for prompt, _ in prompts), *(text for pair in plain.values() for text in pair)]
-            with self._lock, self.encoder.on(self.net.device):
+            # One picture takes less than the half that is free then; of many, that is not known.
+            with self._lock, self.encoder.on(self.net.device, stay=self.batch == 1):
                 encoded = {prompt: self.encoder.encode(prompt) for prompt in dict.fromkeys(wanted)}
             with self._lock, applied(adapter, self.net):
                 for first in progress(range(0, len(prompts), self.batch)):

@@ -17,7 +17,7 @@ def test_changes_are_relative_to_the_size_of_the_weights():
     before = {f"blocks.{b}.{k}.weight": torch.full((4,), 2.0) for b in range(2) for k in WHOLE_LAYERS}
     after = {name: value.clone() for name, value in before.items()}
     after["blocks.1.feed_forward.weight"] *= 1.25
-    rows = changes(before, after, 2)
+    rows = changes(before, after.items(), 2)
     assert len(rows) == 6
     assert {(r["block"], r["kind"]): r["change"] for r in rows if r["change"]} == {(1, "feed_forward"): 0.25}
 

@@ -1,6 +1,7 @@
 """The papers' benchmarks from somebody's copy of them: read, laid out, run and set beside other methods."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_vico_is_laid_out_as_a_benchmark(project, vico):
     assert (params.generate.images_per_prompt, params.evaluate.encoders) == (8, "corrected")
     assert sorted(path.name for path in (source / "photos" / "fat_dog").iterdir()) == [f"{n:02}.jpg" for n in range(6)]
     params, rows = defaults(Project(project), source, None), EncoderScorer(source).anchors
-    assert rows(params)["ELITE (published)"]["I_dino"]["mean"] == 0.584
+    assert rows(params)["ELITE (published)"]["I_dino_as_published"]["mean"] == 0.584
     (source / PUBLISHED).unlink()  # as in a benchmark that somebody made by hand
     assert rows(params) == {}
     (source / "studies.yaml").write_text("mine: {arbooth: {}}\n")
@@ -148,3 +149,16 @@ def test_vico_runs_beside_other_methods_and_published_numbers(project, vico):
     assert "vico: 2 of 16 subjects are in" in said
     with Image.open(next((source / "runs" / "default" / "arbooth" / "artifacts" / "sheets").glob("*.png"))) as sheet:
         assert sheet.width > 256
+
+
+def test_photos_that_lie_where_links_are_made_stay(project, vico):
+    own = Project(project).benchmarks / "vico"
+    shutil.copytree(vico, own / "photos")
+    kept = {path: path.read_bytes() for path in (own / "photos").rglob("*") if path.is_file()}
+    for given in (own / "photos", vico):
+        with pytest.raises(InputError, match="keep the photos in a folder of their own"):
+            lay_out(Project(project), "vico", given, "corrected")
+    assert kept == {path: path.read_bytes() for path in (own / "photos").rglob("*") if path.is_file()}
+    shutil.rmtree(own)
+    for _ in range(2):  # links are made anew
+        lay_out(Project(project), "vico", vico, "corrected")

@@ -68,6 +68,12 @@ def test_a_mask_is_used_instead(tmp_path):
     cut = prepared(photo, 64, 64, None, "remove")
     assert not reds(cut).any() and cut.size == (64, 64)
     assert prepared(photo, 64, 64, None, "keep").tobytes() != cut.tobytes()
+    both = Image.new("L", image.size)
+    for left in (20, 240):  # of two shoes, both: what was drawn is meant
+        ImageDraw.Draw(both).rectangle((left, 100, left + 60, 140), fill=255)
+    pair = np.array(cut_out(Image.new("RGB", image.size, "red"), 1.0, both).convert("RGB")).astype(int)
+    middle = pair[len(pair) // 2]
+    assert np.flatnonzero(np.diff(middle[:, 1] < 100)).size == 4  # red, light, red
     mask.resize((100, 100)).save(tmp_path / "a.mask.png")
     whole = (tmp_path / "a.mask.png").read_bytes()
     for cut in (whole[: len(whole) // 2], whole[:20], b"", b"no picture"):

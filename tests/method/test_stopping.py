@@ -2,7 +2,7 @@
 
 import pytest
 
-from arbooth.method.stopping import DRIFT, PATIENCE, SOUND, Stopping
+from arbooth.method.stopping import ALIKE, DRIFT, DRIFTS, PATIENCE, SOUND, Stopping
 
 
 def ends(validation, prior=()):
@@ -12,8 +12,8 @@ def ends(validation, prior=()):
         stopping.validation[k] = loss
         if prior:
             stopping.prior[k] = prior[k - 1]
-        if stopping.reason:
-            return k, stopping.reason.split()[-1]
+        if reason := stopping.verdict():
+            return k, reason.split()[-1]
     return None
 
 
@@ -37,3 +37,13 @@ def test_it_ends_where_the_class_begins_to_drift():
     assert ends(falling, sound) is None
     assert ends(falling, [*sound[:5], DRIFT * 0.03 + 0.001, 0.2, 0.2]) == (6, "drift")
     assert ends(falling, [0.001, *[SOUND] * 7]) is None  # far from drifting, however it compares
+
+
+def test_a_run_that_ends_soon_is_ended_at_once_where_it_drifts():
+    stopping = Stopping(None)
+    stopping.validation, stopping.prior = dict.fromkeys(range(PATIENCE + 1), 1.0), {0: SOUND}
+    assert stopping.verdict() == ALIKE
+    stopping.validation[9] = 0.5  # better after all, but it was said
+    assert stopping.verdict(ALIKE) == ALIKE
+    stopping.prior[9] = 9 * SOUND
+    assert stopping.verdict(ALIKE) == DRIFTS == stopping.verdict()

@@ -65,6 +65,22 @@ def test_the_network_is_back_after_an_error(kind, tiny):
     assert torch.equal(output(tiny), before)
 
 
+def test_what_parameters_become_is_what_a_network_paints_with(kind, tiny):
+    own = {name: value.detach().clone() for name, value in tiny.net.named_parameters()}
+    before = output(tiny)
+    trained = trained_values(kind, tiny.net)
+    tuned = output(tiny)
+    other = type(tiny.net)(tiny.net.config)
+    other.load_state_dict({**own, **{n: b for n, b in tiny.net.named_buffers() if n in tiny.net.state_dict()}})
+    with torch.no_grad():
+        for name, value in kind.become(trained, own):
+            assert name in own and not torch.equal(value, own[name])
+            other.get_parameter(name).copy_(value)
+    tiny.net = other
+    torch.testing.assert_close(output(tiny), tuned, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(tuned, before, rtol=1e-2, atol=1e-2)
+
+
 def test_what_does_not_fit_or_is_not_finite_is_not_merged(kind, tiny):
     saved = kind.saved(trained_values(kind, tiny.net), "float32")
     name = next(iter(saved))
