@@ -134,6 +134,19 @@ class LowRankTuning(FullTuning):
 
     @contextmanager
     def applied(self, tensors: Tensors, net: Transformer) -> Iterator[None]:
+        # A GPU would have to give away what the sums replace, and take it back; beside a CPU both have room.
+        if net.device.type != "cpu":
+            with self.hung(tensors, net):
+                yield
+            return
+        own = dict(net.named_parameters())
+        sums = {name: value.to(own[name].dtype) for name, value in self.become(tensors, own)}
+        with super().applied(sums, net):
+            yield
+
+    @contextmanager
+    def hung(self, tensors: Tensors, net: Transformer) -> Iterator[None]:
+        """`applied` without new matrices: the products are added to what the layers do."""
         with ExitStack() as stack:
             stack.enter_context(super().applied(_vectors(tensors), net))
             for name, factors in _factors(tensors).items():
