@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from arbooth.data.adapters import Adapter
 from arbooth.data.bases import Base
 from arbooth.data.files import write_json
 from arbooth.data.networks import load_autoencoder, load_text_encoder, load_transformer, quantizer_of
@@ -25,6 +26,7 @@ from arbooth.method.optimizers import optimizer_of
 from arbooth.method.prior import draw_prior
 from arbooth.method.seeds import generator
 from arbooth.method.stopping import EVERY
+from arbooth.method.tuning import KINDS
 from arbooth.model.sampling import Sampling, sample
 from arbooth.model.transformer import Text
 from arbooth.painting.painter import Painter
@@ -141,7 +143,6 @@ def report(project: Project, steps: int, batch: int, out: Path | None = None) ->
         "batch": batch,
         "steps": steps,
     }
-    numbers["seconds_per_image"], numbers["seconds_per_image_published"] = _image_seconds(base, params, device)
     prior = Sampling(1.0, params.prior.temperature, params.prior.top_k, params.prior.top_p)
     bench = Bench(base, replace(recipe, batch=batch), prior, params.compute, device)
     cached, published = Clock(device), Clock(device)
@@ -154,6 +155,7 @@ def report(project: Project, steps: int, batch: int, out: Path | None = None) ->
             bench.published_step(published, number)
     numbers["cached"], numbers["published"] = _per_step(cached, steps), _per_step(published, steps)
     numbers["speedup"] = numbers["published"]["step"] / numbers["cached"]["step"]
+    numbers |= _image_seconds(base, params, bench.fitting)
     numbers["finetune_steps"] = EVERY if recipe.steps == "auto" else recipe.steps  # how many those are is not known before
     numbers["finetune_seconds"] = _finetune_seconds(bench, recipe, numbers["finetune_steps"])
     if out is not None:
@@ -166,20 +168,28 @@ def _per_step(clock: Clock, steps: int) -> dict[str, float]:
     return {name: sum(values) / steps for name, values in clock.parts.items()}
 
 
-def _image_seconds(base: Base, params: Params, device: torch.device) -> tuple[float, float]:
-    """Seconds of a picture in turn: as params.yaml has it, and the published way, which computes every token with and
-    without text and decodes in float32.
+def _image_seconds(base: Base, params: Params, run: Fitting) -> dict[str, float]:
+    """Seconds of a picture in turn: of the subject and of its class as params.yaml has it, and of the class the published
+    way, which computes every token with and without text and decodes in float32.
     """
+    device, kind = run.net.device, run.settings.kind
     painter = Painter(base, params.sampling, device, params.compute)
-    given, decoders = painter.sampling(), (painter.autoencoder, load_autoencoder(base, device))
+    tuned = KINDS[kind].saved({name: value.detach() for name, value in run.parameters.items()}, params.compute)
+    adapter = Adapter(run.identifier.detach().cpu(), tuned, base.hash, "bench", "cat", {}, kind)
+    painter.adapters[adapter.subject] = (adapter, "")
+    given, decoder = painter.sampling(), painter.autoencoder
     strongest = max(given.guidance) if isinstance(given.guidance, tuple) else given.guidance
-    samplings = (given, replace(given, guidance=strongest, token_share=1.0))
-    found: tuple[list[float], list[float]] = ([], [])
+    published = replace(given, guidance=strongest, token_share=1.0)
+    ways = {
+        "seconds_per_image": (SUBJECT, given, decoder, adapter.subject),
+        "seconds_per_class_image": (CLASS, given, decoder, None),
+        "seconds_per_image_published": (CLASS, published, load_autoencoder(base, device), None),
+    }
+    found: dict[str, list[float]] = {name: [] for name in ways}
     for index in range(6):
-        for decoder, sampling, seconds in zip(decoders, samplings, found):
-            painter.autoencoder = decoder
-            seconds.append(painter.paint([(CLASS, index)], 0, sampling)[0].seconds)
-    return statistics.median(found[0][1:]), statistics.median(found[1][1:])
+        for name, (prompt, sampling, painter.autoencoder, subject) in ways.items():
+            found[name].append(painter.paint([(prompt, index)], 0, sampling, subject)[0].seconds)
+    return {name: statistics.median(seconds[1:]) for name, seconds in found.items()}  # the first warms up
 
 
 def _finetune_seconds(bench: Bench, recipe: FitSettings, steps: int) -> float:
@@ -195,7 +205,8 @@ def _lines(numbers: dict) -> list[str]:
     lines = [
         f"base {numbers['base']} on {numbers['device']}, {numbers['threads']} threads, batch {numbers['batch']} photos "
         f"and {numbers['batch']} class samples, mean of {numbers['steps']} steps",
-        f"one image                 {numbers['seconds_per_image']:.3f} s, the published way {numbers['seconds_per_image_published']:.3f} s",
+        f"an image of the subject   {numbers['seconds_per_image']:.3f} s, of its class {numbers['seconds_per_class_image']:.3f} s, "
+        f"that the published way {numbers['seconds_per_image_published']:.3f} s",
         f"finetune, {numbers['finetune_steps']} steps       {numbers['finetune_seconds']:.1f} s (defaults of params.yaml)",
         "",
         f"{'milliseconds per step':<24}{'from caches':>14}{'published way':>16}",

@@ -24,3 +24,5 @@ def test_both_ways_are_timed_side_by_side_with_their_parts(project):
         assert parts <= 1.5 * numbers[kind]["step"]
     assert numbers["speedup"] == pytest.approx(numbers["published"]["step"] / numbers["cached"]["step"])
     assert f"{numbers['speedup']:.2f} times faster" in done.stdout
+    images = [numbers[name] for name in ("seconds_per_image", "seconds_per_class_image", "seconds_per_image_published")]
+    assert images[0] > 1.2 * images[1]  # prompt guidance computes two rows more
