@@ -196,7 +196,7 @@ def tokenize_peak(shape: Shape) -> Peak:
 
 
 def generate_peak(shape: Shape, compute: str, sampling: Sampling, batch: int) -> Peak:
-    """`batch` pictures in a pass, decoded one by one; before it, the text encoder. Serving does the same."""
+    """`batch` pictures in a pass, decoded one by one; before it, the text encoder. Serving paints one at a time."""
 
     def prepare() -> tuple[Transformer, Autoencoder]:
         return network(shape, compute), autoencoder_of(shape, "decoder", compute)

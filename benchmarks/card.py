@@ -57,7 +57,7 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}: {best / 1e12:.0f} TFLOP/s of {COMPUTE} products")
     height, width = shape.picture
     print(f"{given.size} at {width}x{height}, {shape.schedule.length} tokens, median of {given.runs}\n")
-    print("| | seconds | peak GiB | told | TFLOP | of the card's own |\n|---|---|---|---|---|---|", flush=True)
+    print("| | seconds | the first | peak GiB | told | TFLOP | of the card's own |\n|---|---|---|---|---|---|---|", flush=True)
     line("a step, whole matrices", step_of(shape, whole), finetune_peak(shape, whole, COMPUTE), best, given.runs)
     told = finetune_peak(shape, low, COMPUTE)
     line("a step, rank 16", step_of(shape, low), told, best, given.runs)
@@ -87,7 +87,7 @@ def line(name: str, run: Callable[[], object], told: Peak | None, best: float | 
             run()
         tera, share = f"{counter.get_total_flops() / 1e12:.0f}", f"{counter.get_total_flops() / seconds / best:.0%}"
     guess = f"{told.total / GIB:.1f}" if told else ""
-    print(f"| {name} | {seconds:.3f} | {peak:.1f} | {guess} | {tera} | {share} |  first {first:.1f} s", flush=True)
+    print(f"| {name} | {seconds:.3f} | {first:.1f} | {peak:.1f} | {guess} | {tera} | {share} |", flush=True)
 
 
 def timed(run: Callable[[], object]) -> float:

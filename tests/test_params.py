@@ -4,7 +4,7 @@ import pytest
 
 from arbooth.errors import InputError
 from arbooth.params import load_params
-from arbooth.recipes import params_of
+from arbooth.recipes import names, params_of
 from tests.conftest import ROOT, set_params
 
 STEPS = re.search(r"steps: \d+", (ROOT / "params.yaml").read_text())[0]  # whatever is shipped
@@ -167,3 +167,13 @@ def test_crops_lie_inside_the_photo(file):
     set_params(file.parent, **{"subjects.poodle.crops": {"00.jpg": [0.5, 0, 0.2, 1]}})
     with pytest.raises(InputError, match=r"crop of 00.jpg"):
         load_params(file)
+
+
+@pytest.mark.parametrize("recipe", names())
+def test_a_recipe_compares_what_its_encoders_measure(recipe):
+    from arbooth.metrics.encoders import load_encoders, published_names
+
+    params = load_params("recipe", text=params_of(recipe))
+    encoders, gate = params.evaluate.encoders, params.publish
+    known = load_encoders("embedded").names if encoders == "embedded" else published_names(encoders == "corrected")
+    assert {*gate.tolerance, *gate.minimum, *gate.maximum} <= {*known.values()}

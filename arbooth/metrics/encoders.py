@@ -51,9 +51,7 @@ class PublishedEncoders:
 
     def __init__(self, folder: Path, corrected: bool, device: torch.device | str = "cpu") -> None:
         self.corrected, self.literal_template, self.device = corrected, not corrected, device
-        suffix = "" if corrected else "_as_published"
-        kinds = {"image": "I_dino", "joint": "I_clip", "text": "T_clip", "preservation": "PRES", "diversity": "DIV"}
-        self.names = {kind: name + suffix for kind, name in kinds.items()}
+        self.names = published_names(corrected)
         self.dino = _local(folder / "dino-vits16", DINO, "AutoModel", ("pooler.",)).to(device).eval()
         clip_folder = folder / "clip-vit-base-patch32"
         self.clip = _local(clip_folder, CLIP, "CLIPModel").to(device).eval()
@@ -86,6 +84,13 @@ class PublishedEncoders:
     @torch.inference_mode()
     def distance(self, first: Tensor, second: Tensor) -> Tensor:
         return self.lpips(first.to(self.device) * 2 - 1, second.to(self.device) * 2 - 1).cpu()
+
+
+def published_names(corrected: bool) -> dict[str, str]:
+    """What is measured -> the metric's name."""
+    suffix = "" if corrected else "_as_published"
+    kinds = {"image": "I_dino", "joint": "I_clip", "text": "T_clip", "preservation": "PRES", "diversity": "DIV"}
+    return {kind: name + suffix for kind, name in kinds.items()}
 
 
 class LPIPS(nn.Module):

@@ -23,8 +23,8 @@ def block_causal_attention(
     """Every token attends to its own scale and all coarser ones; softmax scale 1. Returns [B,H,L,E].
 
     `scales` runs one attention per scale over a prefix of the keys: no mask exists at all, so memory
-    is linear in L with any fused kernel. `flex` hands a block mask to FlexAttention, which is worth
-    its compilation on CUDA with long schedules.
+    is linear in L with any fused kernel. `flex` hands a block mask to FlexAttention, which compiles
+    for CUDA.
 
     Raises:
         ValueError: the sequence is not as long as the schedule, or the backend is unknown.

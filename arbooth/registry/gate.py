@@ -54,6 +54,9 @@ def compare(
         ]
     failures = []
     for name, allowed in tolerance.items():
+        if name not in metrics:
+            failures.append(f"{name} is not measured with these encoders: name another in publish.tolerance")
+            continue
         ours, best = metrics.get(name, math.nan), champions.get(name, math.nan)
         worse = ours - best if name.startswith(LESS_IS_BETTER) else best - ours
         if not worse <= allowed:

@@ -269,7 +269,11 @@ def test_a_candidate_that_is_worse_than_the_champion_stays_one(files, uri, tmp_p
 
 
 def test_a_metric_that_is_missing_is_worse():
-    assert compare({}, "e", {"a": 1.0}, "e", {"a": 0.5}) == ["a is nan, the champion has 1.0: worse by more than 0.5"]
+    nan = float("nan")
+    said = ["a is nan, the champion has 1.0: worse by more than 0.5"]
+    assert compare({"a": nan}, "e", {"a": 1.0}, "e", {"a": 0.5}) == said
+    (said,) = compare({}, "e", {"a": 1.0}, "e", {"a": 0.5})
+    assert said.startswith("a is not measured with these encoders")
     assert compare({"a": 0.5}, "e", {"a": 1.0}, "e", {"a": 0.5}) == compare({}, "e", {}, "f", {}) == []
 
 
