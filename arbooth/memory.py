@@ -43,8 +43,8 @@ WORDS = 24
 FLAN_T5_XL = 4_894_109_696
 # The share of a device that work may take: an allocator rounds and splits.
 FREE = 0.9
-# No way to use a base takes more than so many times the bytes of its files.
-AT_MOST = 60
+# No way to use a base takes more than so many times the bytes of its files for each sample of a batch.
+AT_MOST = 30
 # Ways to need less in fine-tuning, the cheapest first.
 LOW_RANK = 16
 REMEDIES: tuple[tuple[str, object], ...] = (
@@ -284,10 +284,12 @@ def peaks(shape: Shape, params: Params) -> list[Peak]:
 def misfits(base: Base, params: Params, memory: int) -> list[str]:
     """What of a project's work does not fit a device, a sentence each with what would; subjects differ by their overrides."""
     limit = int(memory * FREE)
-    if sum(entry.get("bytes", 0) for entry in base.record["files"].values()) * AT_MOST < limit:
+    of_each = [(name, params.of_subject(name)) for name in params.subjects] or [("", params)]
+    most = max(max(2, each.finetune.batch, each.generate.batch) for _, each in of_each)
+    if sum(entry.get("bytes", 0) for entry in base.record["files"].values()) * AT_MOST * most < limit:
         return []  # however it is used
     asked: dict[str, tuple[Params, list[str]]] = {}
-    for name, each in [(name, params.of_subject(name)) for name in params.subjects] or [("", params)]:
+    for name, each in of_each:
         asked.setdefault(repr((each.finetune, each.generate)), (each, []))[1].append(name)
     said: dict[str, None] = {}  # what is the same for all is said once
     for each, names in asked.values():

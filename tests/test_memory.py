@@ -142,6 +142,9 @@ def test_what_does_not_fit_is_told_with_what_would():
 
 def test_the_embedded_base_fits_anything_and_is_told_by_the_command(project):
     assert misfits(load_base("embedded"), Project(project).params(), 16 * GIB) == []
+    many = Project(project).params(overrides=["generate.batch=64"])
+    (said,) = misfits(load_base("embedded"), many, GIB)
+    assert said.startswith("generate, serve needs")
     said = arbooth("bench", "--memory", "embedded", cwd=project).stdout
     assert [line.split()[0] for line in said.splitlines()[2:]] == ["tokenize", "prior", "finetune", "generate,"]
     refused = arbooth("bench", "--memory", "infinity-9b", cwd=project, check=False)
