@@ -315,7 +315,8 @@ def _remedy(base: Base, params: Params, limit: int) -> str:
         done = replace(done, **{name: value})
         names.append(f"finetune.{name}={str(value).lower()}")
         if finetune_peak(shape, done, params.compute).total <= limit:
-            more = " and a larger finetune.learning_rate, which low rank wants" if done.rank != params.finetune.rank else ""
+            lowered = done.rank and not params.finetune.rank
+            more = " and a larger finetune.learning_rate, which low rank wants" if lowered else ""
             return f"set {' '.join(names)}{more}"
     return ""
 

@@ -1,8 +1,8 @@
 """What an adapter's rank costs: python -m benchmarks.ranks [--steps 10].
 
-For each rank (0 is whole matrices): the size of an adapter and what fine-tuning holds of a device, for Infinity-2B at 1024x1024 and the
-recipe `infinity-2b` with AdamW, told without weights; and a step of the embedded base with the defaults of params.yaml,
-the ranks in turn in one process. What a rank is worth: `arbooth benchmark mini --study ranks`.
+For each rank, whole matrices first: the size of an adapter and what fine-tuning holds of a device, told without weights for Infinity-2B
+at 1024x1024 and its recipe with one photo a step; and a step of the embedded base with the defaults of params.yaml, the ranks in turn in
+one process. What a rank is worth: `arbooth benchmark mini --study ranks`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from arbooth.benchmark.timing import Bench, Clock
 from arbooth.memory import GIB, Shape, features_of, finetune_peak, network, prior_of, prompt_of, released
 from arbooth.method.fit import FitSettings, Fitting
 from arbooth.method.tuning import KINDS
-from arbooth.model.sampling import Sampling
 from arbooth.params import Params, load_params
 from arbooth.progress import track
 from arbooth.recipes import params_of
@@ -32,7 +31,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="timed ones of each rank")
     given = parser.parse_args()
     shape, params = released("infinity-2b", 1.0, "1M"), load_params("recipe", text=params_of("infinity-2b"))
-    recipe = replace(FitSettings(**params.recipe), batch=1, optimizer="adamw")
+    recipe = replace(FitSettings(**params.recipe), batch=1)
     seconds = step_seconds(given.steps)
     print(f"{torch.get_num_threads()} threads, mean of {given.steps} steps\n")
     print("| rank | adapter of 2B, MB | fine-tuning 2B, GiB | a step of the embedded base, ms |\n|---|---|---|---|")
@@ -54,9 +53,8 @@ def adapter_bytes(shape: Shape, recipe: FitSettings, params: Params) -> int:
 def step_seconds(steps: int) -> dict[int, float]:
     project = project_here()
     params, device = project.params(), project.device
-    recipe, prior = FitSettings(**params.recipe), Sampling(1.0, params.prior.temperature, params.prior.top_k, params.prior.top_p)
-    base, clocks = project.base(params), {rank: Clock(device) for rank in RANKS}
-    benches = {rank: Bench(base, replace(recipe, rank=rank), prior, params.compute, device) for rank in RANKS}
+    base, recipe, clocks = project.base(params), FitSettings(**params.recipe), {rank: Clock(device) for rank in RANKS}
+    benches = {rank: Bench(base, replace(recipe, rank=rank), params, device) for rank in RANKS}
     for number in track(range(steps + 1), "ranks"):
         for rank, clock in clocks.items():
             with clock.part("step"):

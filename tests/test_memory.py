@@ -130,6 +130,8 @@ def test_what_does_not_fit_is_told_with_what_would():
     assert [line.split()[0] for line in said] == ["finetune"] and "set finetune.optimizer=adamw-8bit" in said[0]
     said = misfits(base, changed(**full), GIB)  # one way is not enough, two are
     assert "set finetune.optimizer=adamw-8bit finetune.rank=16 and a larger finetune.learning_rate" in said[0]
+    higher = misfits(base, changed(**{**full, "finetune.rank": 256}), GIB)  # its rate is one of low rank
+    assert "finetune.rank=16" in higher[0] and "learning_rate" not in higher[0]
     lower = changed(**{**full, "finetune.rank": 4})
     assert "finetune.rank" not in misfits(base, lower, GIB // 2)[0]  # 16 would need more
     said = misfits(base, changed(**full), GIB // 2)

@@ -58,8 +58,10 @@ class Clock:
 class Bench:
     """The networks, photos and prompts that both kinds of step share."""
 
-    def __init__(self, base: Base, recipe: FitSettings, prior: Sampling, compute: str, device: torch.device) -> None:
-        self.device, self.recipe, self.prior_sampling = device, recipe, prior
+    def __init__(self, base: Base, recipe: FitSettings, params: Params, device: torch.device) -> None:
+        drawn, compute = params.prior, params.compute
+        self.device, self.recipe = device, recipe
+        self.prior_sampling = prior = Sampling(1.0, drawn.temperature, drawn.top_k, drawn.top_p)
         self.net, self.teacher = load_transformer(base, device, compute), load_transformer(base, device, compute)
         self.autoencoder, self.encoder = load_autoencoder(base, device), load_text_encoder(base, device)
         self.quantizer = quantizer_of(base)
@@ -143,8 +145,7 @@ def report(project: Project, steps: int, batch: int, out: Path | None = None) ->
         "batch": batch,
         "steps": steps,
     }
-    prior = Sampling(1.0, params.prior.temperature, params.prior.top_k, params.prior.top_p)
-    bench = Bench(base, replace(recipe, batch=batch), prior, params.compute, device)
+    bench = Bench(base, replace(recipe, batch=batch), params, device)
     cached, published = Clock(device), Clock(device)
     for number in track(range(steps + 1), "bench"):
         if number == 1:  # the first round warms up

@@ -23,7 +23,7 @@ SETTINGS = FitSettings(
 )  # fmt: skip
 
 
-def tuned(resume=None, compiled=False, **changes):
+def tuned(resume=None, compiled=False, watch=None, **changes):
     tiny = make_tiny()
     if compiled:
         tiny.net.compile_blocks()
@@ -38,6 +38,7 @@ def tuned(resume=None, compiled=False, **changes):
         prior if settings.prior != "none" else None,
         settings,
         resume=resume,
+        watch=watch,
         validation=tiny.features.roll(1, -1),
     )
     return result, tiny
@@ -193,6 +194,20 @@ def test_a_run_whose_class_drifts_ends_at_once(short_looks, tmp_path, monkeypatc
     monkeypatch.setattr(stopping, "DRIFT", 0.0)  # whatever the prior's loss is
     result, _ = tuned(steps="auto", learning_rate=3e-2, decay=0.5)
     assert len(result.history) == 2 and result.stopped == "its class begins to drift"
+
+
+def test_a_run_that_drifts_while_its_rates_fall_ends_at_once(short_looks, monkeypatch):
+    from arbooth.method import stopping
+
+    at_once = len(tuned(steps="auto", learning_rate=3e-2)[0].history)
+
+    def drifting(step, _identifier):
+        if step > at_once:
+            monkeypatch.setattr(stopping, "SOUND", 0.0)
+            monkeypatch.setattr(stopping, "DRIFT", 0.0)
+
+    result, _ = tuned(watch=drifting, steps="auto", learning_rate=3e-2, decay=0.5)
+    assert len(result.history) == at_once + 2 and result.stopped == stopping.DRIFTS
 
 
 def test_a_resume_file_of_another_run_is_ignored(tmp_path):
