@@ -5,10 +5,11 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
 from arbooth.data.bases import load_base
 from arbooth.errors import InputError
-from arbooth.memory import GIB, Shape, finetune_peak, generate_peak, misfits, released, shape_of
+from arbooth.memory import GIB, Shape, finetune_peak, generate_peak, misfits, moments_in_eight_bits, released, shape_of
 from arbooth.method.fit import FitSettings
 from arbooth.model.config import AutoencoderConfig, TransformerConfig
 from arbooth.model.sampling import Sampling
@@ -109,6 +110,23 @@ def test_eight_bits_need_less_than_thirty_two_and_low_rank_less_than_both():
         for changes in ({}, {"optimizer": "adamw-8bit"}, {"rank": 16})
     ]
     assert totals == sorted(totals, reverse=True) and totals[2] < 0.5 * totals[0]
+
+
+@pytest.mark.parametrize("shape", [(2048, 512), (64, 64), (64, 63), (4095,), (8192,), (100, 41)])
+def test_moments_in_eight_bits_are_as_large_as_their_library_makes_them(shape):
+    optim = pytest.importorskip("torchao.optim")
+    parameter = torch.nn.Parameter(torch.zeros(shape))
+    optimizer = optim.AdamW8bit([parameter], lr=1e-3)
+    parameter.grad = torch.ones(shape)
+    optimizer.step()
+
+    def size(tensor):
+        if type(tensor) is torch.Tensor:
+            return tensor.nbytes
+        return sum(size(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
+
+    kept = sum(size(value) for value in optimizer.state[parameter].values() if value.dim())
+    assert 0 <= kept - moments_in_eight_bits(parameter) <= 2048  # two tables of 256 values
 
 
 def test_muon_keeps_one_moment_of_a_matrix():

@@ -94,9 +94,10 @@ def merged(project: Project, source: Path, subjects: int | None, overrides: dict
         used = {subject["class"] for subject in params.subjects.values()}
         params.classes = {name: noun for name, noun in params.classes.items() if name in used}
     for key, value in (overrides or {}).items():
-        if OmegaConf.select(params, key) is None:
-            raise InputError(f"{source / 'studies.yaml'}: no parameter {key} in params.yaml")
-        OmegaConf.update(params, key, value, merge=False)
+        for one in [key.replace("*", name) for name in params.subjects] if "*" in key else [key]:
+            if OmegaConf.select(params, one) is None:
+                raise InputError(f"{source / 'studies.yaml'}: no parameter {one} in params.yaml")
+            OmegaConf.update(params, one, value, merge=False)
     return params
 
 
@@ -109,7 +110,7 @@ def prepare(project: Project, source: Path, folder: Path, overrides: dict, subje
     """A project for one setting: parameters of its own, photos by link, one DVC cache for all.
 
     Args:
-        overrides: dotted parameter -> value; `photos` is how many of every subject are used, else 5.
+        overrides: dotted parameter -> value, `*` for every subject; `photos` is how many of each are used, else 5.
     """
     overrides = dict(overrides)
     photos = overrides.pop("photos", PHOTOS)

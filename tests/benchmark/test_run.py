@@ -111,13 +111,15 @@ def copy_benchmark(project, **more):
 def test_a_setting_is_a_project_with_the_shipped_defaults(project):
     source = copy_benchmark(project)
     folder = source / "runs" / "short"
-    prepare(Project(project), source, folder, {"finetune.steps": 7, "photos": 3}, subjects=2)
+    prepare(Project(project), source, folder, {"finetune.steps": 7, "photos": 3, "subjects.*.background": "remove"}, subjects=2)
     params = OmegaConf.load(folder / "params.yaml")
     assert params.finetune.steps == 7 and params.prior.samples == FAST["prior.samples"]
+    assert {subject.background for subject in params.subjects.values()} == {"remove"}
     assert list(params.subjects) == ["black-cat", "guide-dog"] and list(params.classes) == ["cat", "dog"]
     assert len(list((folder / "photos" / "black-cat").iterdir())) == 3
-    with pytest.raises(InputError, match="no parameter finetune.stepz"):
-        prepare(Project(project), source, folder, {"finetune.stepz": 7})
+    for odd in ("finetune.stepz", "subjects.black-cat.ground"):
+        with pytest.raises(InputError, match=f"no parameter {odd}"):
+            prepare(Project(project), source, folder, {odd.replace("black-cat", "*"): 7})
 
 
 def test_a_setting_prepared_again_holds_what_it_says(project):
