@@ -149,6 +149,15 @@ class Undrawn(Fitting):
 def finetune_peak(shape: Shape, recipe: FitSettings, compute: str) -> Peak:
     """Forward, backward and optimizer; of two steps, since the first has no moments yet. Sample pictures come on top, and
     with Muon some hundred MiB on a GPU, which iterates on several matrices together."""
+    passes = recipe.batch / recipe.micro_batch if recipe.micro_batch else 1
+    if passes <= 3:
+        return every_pass_peak(shape, recipe, compute)
+    two, three = (every_pass_peak(shape, replace(recipe, batch=n * recipe.micro_batch), compute) for n in (2, 3))
+    return replace(three, total=round(two.total + (passes - 2) * (three.total - two.total)))
+
+
+def every_pass_peak(shape: Shape, recipe: FitSettings, compute: str) -> Peak:
+    """The same by running all passes of a step: of many, each adds what it reads, and no more."""
     moments8, eight = 0, recipe.optimizer == "adamw-8bit"
 
     def run(net: Transformer, parts: dict[str, int]) -> None:

@@ -9,7 +9,17 @@ import torch
 
 from arbooth.data.bases import load_base
 from arbooth.errors import InputError
-from arbooth.memory import GIB, Shape, finetune_peak, generate_peak, misfits, moments_in_eight_bits, released, shape_of
+from arbooth.memory import (
+    GIB,
+    Shape,
+    every_pass_peak,
+    finetune_peak,
+    generate_peak,
+    misfits,
+    moments_in_eight_bits,
+    released,
+    shape_of,
+)
 from arbooth.method.fit import FitSettings
 from arbooth.model.config import AutoencoderConfig, TransformerConfig
 from arbooth.model.sampling import Sampling
@@ -127,6 +137,13 @@ def test_moments_in_eight_bits_are_as_large_as_their_library_makes_them(shape):
 
     kept = sum(size(value) for value in optimizer.state[parameter].values() if value.dim())
     assert 0 <= kept - moments_in_eight_bits(parameter) <= 2048  # two tables of 256 values
+
+
+@pytest.mark.parametrize("changes", [{"batch": 7, "micro_batch": 1}, {"batch": 9, "micro_batch": 2, "rank": 16}])
+def test_a_step_of_many_passes_is_told_by_a_few(changes):
+    shape = replace(FOUR_BLOCKS, config=replace(FOUR_BLOCKS.config, depth=1))
+    told, run = (of(shape, recipe(**changes), "bfloat16") for of in (finetune_peak, every_pass_peak))
+    assert told.total == pytest.approx(run.total, rel=1e-3) and told.parts == run.parts
 
 
 def test_muon_keeps_one_moment_of_a_matrix():
