@@ -143,10 +143,10 @@ def _seen(
 
 
 def _for_photographs(params: Params) -> dict:
-    """What suits photographs on the embedded base, by the defaults that suit drawings.
+    """What suits photographs on the embedded base, beside the defaults, which suit drawings.
 
-    With a drawing's steps the six subjects of a test were told apart by a stranger, but only six in ten of their
-    pictures were named; more steps, and prompts lose their hold on what is worn.
+    In a drawing's steps a photographed face is a smear. With more, drawings lose what they wear and their colours; so
+    do photographs, which is why prompts are given more weight.
     """
     steps, hold = params.finetune.steps, params.generate.prompt_guidance
     chosen: dict = {} if steps == "auto" else {"finetune": {"steps": round(steps * PHOTOGRAPH_STEPS)}}
