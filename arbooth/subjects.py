@@ -97,7 +97,7 @@ def add_subject(
         lines += [line for photo in checked.photos if (line := _cut_away(photo, height, width))]
     preview = project.outputs / f"{name}-preview.png"
     rows = [("the photos", [photo.image for photo in checked.photos])] if chosen_background == "remove" else []
-    contact_sheet(preview, [*rows, *seen])
+    contact_sheet(preview, [*rows, ("what the model will see", seen)])
     lines.append(f"added {name} ({noun}) with {len(checked.photos)} photos in photos/{name}; look at {preview}")
     try:
         project.dvc("add", "-q", f"photos/{name}", say=lambda _: None)
@@ -109,8 +109,8 @@ def add_subject(
 
 def _seen(
     photos: list[Photo], base: Base, background: str | None, foreign: bool
-) -> tuple[str, list[tuple[str, list[Image.Image]]], list[str]]:
-    """What becomes of the background, rows of the photos as the model will see them, and lines that say why.
+) -> tuple[str, list[Image.Image], list[str]]:
+    """What becomes of the background, the photos as the model will see them, and lines that say why.
 
     Args:
         foreign: photographs, where the base paints drawings.
@@ -120,26 +120,23 @@ def _seen(
     """
     if background not in (None, "keep", "remove"):
         raise InputError(f"--background is keep or remove, not {background!r}")
-    title, lines = "what the model will see", []
+    lines = []
     if background == "remove" or (background is None and foreign):
         by_name = {photo.path.name: photo for photo in photos}
-        rows: dict[str | None, list[Image.Image]] = {}
+        views = views_of(list(by_name), "remove", base)
         for ground in base.grounds:  # a base that is damaged is no reason to keep a background
             base.verified(GROUND_PART + ground)
         try:
-            for view in views_of(list(by_name), "remove", base):
-                picture = picture_of(by_name[view.photo], view.ground, base, None, "remove")
-                rows.setdefault(view.ground, []).append(picture)
+            seen = [picture_of(by_name[view.photo], view.ground, base, None, "remove") for view in views]
             why = ": the embedded base paints drawings" if background is None else ""
-            said = f"the background is taken out{why}; subjects.NAME.background says so"
-            return "remove", [(ground or title, pictures) for ground, pictures in rows.items()], [said]
+            return "remove", seen, [f"the background is taken out{why}; subjects.NAME.background says so"]
         except InputError as error:
             if background == "remove":
                 raise
             lines = [f"warning: the background stays ({error})"]
     if foreign:
         lines.append("warning: these are photographs, and the embedded base paints drawings: a rough likeness at best")
-    return "keep", [(title, [fit_to(photo.image, *base.picture_size) for photo in photos])], lines
+    return "keep", [fit_to(photo.image, *base.picture_size) for photo in photos], lines
 
 
 def _for_photographs(params: Params) -> dict:

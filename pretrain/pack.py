@@ -28,8 +28,8 @@ from pretrain.train_encoders import labels
 from pretrain.words import build_encoder, build_tokenizer, word_list
 from pretrain.world import View, World
 
-# Unlike one another in light and colour -> of twelve seeds the one whose sun, planet or cloud is where least of a cut-out reaches.
-GROUNDS = {"in the city": 4, "on a wooden table": 4, "on the beach": 4, "on the grass": 4, "in space": 7}
+# Unlike one another in light and colour.
+GROUNDS = ("in the city", "on a wooden table", "on the beach", "on the grass")
 
 
 def quantizer_of(params) -> Quantizer:
@@ -70,9 +70,10 @@ def draw_grounds(out: Path, pixels: int) -> dict[str, str]:
     """Empty scenes, which cut-outs are set on: parts of the base -> their files."""
     (out / "grounds").mkdir(exist_ok=True)
     files = {}
-    for number, (scene, seed) in enumerate(GROUNDS.items()):
+    for number, scene in enumerate(GROUNDS):
         path = out / "grounds" / f"{scene.replace(' ', '-')}.png"
-        drawn = SCENES[scene](np.random.default_rng([seed, number]), 2 * pixels)
+        # 4: of twelve seeds the one whose sun and cloud are where no cut-out reaches.
+        drawn = SCENES[scene](np.random.default_rng([4, number]), 2 * pixels)
         drawn.resize((pixels, pixels), Image.Resampling.BOX).save(path)
         files[GROUND_PART + scene] = f"grounds/{path.name}"
     return files

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from PIL import Image, ImageFilter
 
@@ -53,15 +51,9 @@ def _thumb(image: Image.Image) -> np.ndarray:
 
 def _found(pixels: np.ndarray) -> np.ndarray:
     """Where GrabCut sees the subject, [H,W] of bool; the same for the same pixels."""
-    return _grab_cut(pixels.tobytes(), *pixels.shape[:2])
-
-
-@lru_cache(maxsize=32)
-def _grab_cut(rgb: bytes, height: int, width: int) -> np.ndarray:
-    """As `_found`: a photo that is set on several grounds is cut once."""
     import cv2
 
-    pixels = np.frombuffer(rgb, np.uint8).reshape(height, width, 3)
+    height, width = pixels.shape[:2]
     inner = (int(width * _EDGE), int(height * _EDGE), int(width * (1 - 2 * _EDGE)), int(height * (1 - 2 * _EDGE)))
     labels = np.zeros((height, width), np.uint8)
     cv2.setRNGSeed(0)  # it begins with k-means

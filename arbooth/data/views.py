@@ -11,16 +11,15 @@ GROUNDS = "grounds"  # among preprocessed pictures, the folder of those with ano
 
 
 def views_of(photos: Sequence[str], background: str, base: Base) -> list[View]:
-    """One of each photo; of one whose background is removed another on each of the base's own grounds.
+    """One of each photo; of one whose background is removed another, on one of the base's own grounds.
 
-    A subject that is seen on a light ground alone is learned with it: on others it was seen to lose its thin parts. And
-    a photo that is seen on one ground alone is learned as what that scene looks like.
+    A subject that is seen on a light ground alone is learned with it: on others it was seen to lose its thin parts.
 
     Args:
         photos: file names, in order.
         background: "keep", or "remove".
     """
     views = [View(photo) for photo in photos]
-    if background == "remove":
-        views += [View(photo, ground) for photo in photos for ground in base.grounds]
+    if background == "remove" and base.grounds:
+        views += [View(photo, base.grounds[k % len(base.grounds)]) for k, photo in enumerate(photos)]
     return views

@@ -36,7 +36,7 @@ def run(job: Job) -> None:
                 manifest.append({"photo": view.photo, "pixels": photo.digest, "crop": crop})
             else:  # what a subject is compared with, and shown by, is its photos
                 (folder / GROUNDS).mkdir(exist_ok=True)
-                picture.save(folder / GROUNDS / f"{index:03d}.png")
+                picture.save(folder / GROUNDS / f"{index:02d}.png")
         digest = photos_digest([photo.path for photo in photos.photos])
         write_json(folder / MANIFEST, {"height": height, "width": width, "photos": manifest, "digest": digest})
 
