@@ -263,7 +263,6 @@ def doctor(fix: Annotated[bool, typer.Option("--fix", help="mend what can be men
 @app.command()
 def bench(
     steps: Annotated[int, typer.Option(min=1, help="training steps of each kind")] = 10,
-    batch: Annotated[int, typer.Option(min=1, help="subject photos per step")] = 2,
     json: Annotated[Path | None, typer.Option(help="also write the numbers to this file")] = None,
     memory: Annotated[str, typer.Option(help="tell what this base needs instead, say infinity-2b")] = "",
     pixels: Annotated[str, typer.Option(help="0.06M to 1M, with --memory [as in params.yaml]")] = "",
@@ -277,7 +276,7 @@ def bench(
         return say(told(project_here(), memory, ratio, pixels, overrides or []))
     from arbooth.benchmark.timing import report
 
-    say(report(project_here(), steps, batch, json))
+    say(report(project_here(), steps, json))
 
 
 @app.command()

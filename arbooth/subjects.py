@@ -20,7 +20,7 @@ from arbooth.params import Params
 from arbooth.project import Project
 from arbooth.settings import without_secrets
 
-PHOTOGRAPH_STEPS, PHOTOGRAPH_HOLD = 2.4, 2.0  # times the steps and the prompt guidance of drawings
+PHOTOGRAPH_STEPS = 1.5  # times those of drawings
 
 
 def add_subject(
@@ -142,12 +142,10 @@ def _seen(
 def _for_photographs(params: Params) -> dict:
     """What suits photographs on the embedded base, beside the defaults, which suit drawings.
 
-    In a drawing's steps a photographed face is a smear. With more, drawings lose what they wear and their colours; so
-    do photographs, which is why prompts are given more weight.
+    In a drawing's steps a photographed face is a smear. With more, drawings lose what they wear and their colours.
     """
-    steps, hold = params.finetune.steps, params.generate.prompt_guidance
-    chosen: dict = {} if steps == "auto" else {"finetune": {"steps": round(steps * PHOTOGRAPH_STEPS)}}
-    return chosen if isinstance(hold, tuple) else chosen | {"generate": {"prompt_guidance": hold * PHOTOGRAPH_HOLD}}
+    steps = params.finetune.steps
+    return {} if steps == "auto" else {"finetune": {"steps": round(steps * PHOTOGRAPH_STEPS)}}
 
 
 def _cut_away(photo: Photo, height: int, width: int) -> str | None:

@@ -134,7 +134,7 @@ class Bench:
             self.published.step()
 
 
-def report(project: Project, steps: int, batch: int, out: Path | None = None) -> list[str]:
+def report(project: Project, steps: int, out: Path | None = None) -> list[str]:
     """Run the benchmark; lines for people, and JSON for programs if asked."""
     params, device = project.params(), project.device
     base, recipe = project.base(params), FitSettings(**params.recipe)
@@ -142,10 +142,10 @@ def report(project: Project, steps: int, batch: int, out: Path | None = None) ->
         "device": str(device),
         "threads": torch.get_num_threads(),
         "base": base.name,
-        "batch": batch,
+        "batch": recipe.batch,
         "steps": steps,
     }
-    bench = Bench(base, replace(recipe, batch=batch), params, device)
+    bench = Bench(base, recipe, params, device)
     cached, published = Clock(device), Clock(device)
     for number in track(range(steps + 1), "bench"):
         if number == 1:  # the first round warms up
