@@ -28,8 +28,8 @@ from pretrain.train_encoders import labels
 from pretrain.words import build_encoder, build_tokenizer, word_list
 from pretrain.world import View, World
 
-# Unlike one another in light and colour.
-GROUNDS = ("in the city", "on a wooden table", "on the beach", "on the grass")
+# Unlike one another in light and colour; one is dark, or a subject that was learned by day dissolves at night and in space.
+GROUNDS = ("in the city", "on a wooden table", "on the beach", "on the grass", "at night")
 
 
 def quantizer_of(params) -> Quantizer:

@@ -9,14 +9,14 @@ from arbooth.errors import InputError
 from arbooth.method.prompts import View
 from tests.conftest import ROOT
 
-NAMES = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"]
+NAMES = [f"{letter}.jpg" for letter in "abcdef"]
 
 
 def test_a_cut_out_is_seen_on_a_light_ground_and_on_one_of_the_base():
     base = load_base("embedded")
     views = views_of(NAMES, "remove", base)
-    assert views[:5] == [View(name) for name in NAMES] and [view.photo for view in views[5:]] == NAMES
-    assert {view.ground for view in views[5:]} == set(base.grounds) and views[9].ground == views[5].ground
+    assert views[:6] == [View(name) for name in NAMES] and [view.photo for view in views[6:]] == NAMES
+    assert {view.ground for view in views[6:]} == set(base.grounds) and views[11].ground == views[6].ground
     assert views_of(NAMES, "keep", base) == [View(name) for name in NAMES]
 
 
