@@ -11,9 +11,10 @@ GROUNDS = "grounds"  # among preprocessed pictures, the folder of those with ano
 
 
 def views_of(photos: Sequence[str], background: str, base: Base) -> list[View]:
-    """One of each photo; of one whose background is removed another, on one of the base's own grounds.
+    """One of each photo; where the background is removed others, on the base's own grounds: every photo, and every ground.
 
-    A subject that is seen on a light ground alone is learned with it: on others it was seen to lose its thin parts.
+    A subject that is seen on a light ground alone is learned with it: on others it was seen to lose its thin parts, and in the
+    dark to dissolve.
 
     Args:
         photos: file names, in order.
@@ -21,5 +22,6 @@ def views_of(photos: Sequence[str], background: str, base: Base) -> list[View]:
     """
     views = [View(photo) for photo in photos]
     if background == "remove" and base.grounds:
-        views += [View(photo, base.grounds[k % len(base.grounds)]) for k, photo in enumerate(photos)]
+        both = range(max(len(photos), len(base.grounds)))
+        views += [View(photos[k % len(photos)], base.grounds[k % len(base.grounds)]) for k in both]
     return views

@@ -17,6 +17,8 @@ def test_a_cut_out_is_seen_on_a_light_ground_and_on_one_of_the_base():
     views = views_of(NAMES, "remove", base)
     assert views[:6] == [View(name) for name in NAMES] and [view.photo for view in views[6:]] == NAMES
     assert {view.ground for view in views[6:]} == set(base.grounds) and views[11].ground == views[6].ground
+    few = views_of(NAMES[:2], "remove", base)[2:]
+    assert [view.ground for view in few] == base.grounds and [view.photo for view in few[:3]] == ["a.jpg", "b.jpg", "a.jpg"]
     assert views_of(NAMES, "keep", base) == [View(name) for name in NAMES]
 
 
